@@ -134,7 +134,7 @@ ABSENT = "(absent)"
 
 def differences(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[Difference]:
     """Return the fields in which two identity payloads differ, in the order of their paths."""
-    a, b = dict(_leaves(left)), dict(_leaves(right))
+    a, b = dict(leaves(left)), dict(leaves(right))
     return [
         Difference(field=name, left=a.get(name, ABSENT), right=b.get(name, ABSENT))
         for name in sorted(a.keys() | b.keys())
@@ -142,10 +142,11 @@ def differences(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[Diffe
     ]
 
 
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted path and the value of everything in a nested mapping that is none itself."""
     if isinstance(value, Mapping) and value:
         for key, item in value.items():
-            yield from _leaves(item, f"{path}.{key}" if path else key)
+            yield from leaves(item, f"{path}.{key}" if path else key)
     else:
         yield path, value
 

@@ -8,7 +8,7 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from core.files import storage_errors, write_bytes
+from core.files import write_files
 from core.text.text_tables import csv_bytes
 from pipelines.asking.reading_map import ReadingMap, Window
 
@@ -72,10 +72,7 @@ def write_map(found: ReadingMap, folder: Path) -> list[Path]:
         "map.svg": svg(figure).encode(),
         "map.csv": csv_bytes(list(found.rows())),
     }
-    with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in out.items():
-            write_bytes(folder / name, content)
+    write_files({folder / name: content for name, content in out.items()})
     return [folder / name for name in out]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -102,41 +102,25 @@ class LoadedForeignTarget:
         return {"model": self.model, "adapter": self.adapter, "differs": list(self.differs)}
 
 
+@dataclass(eq=False)
 class Reader:
-    """A decoder with its target.
+    """A decoder with its target."""
 
-    Attributes:
-        name: the decoder's artifact, or its folder.
-        decoder: the decoder itself; its target is the same network with the adapter off.
-        foreign: another target, whose activations are read in place of its own; or None.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        decoder: Decoder,
-        *,
-        foreign: LoadedForeignTarget | None = None,
-        find_ood_detector: Callable[[], ActivationOODDetector | None] = lambda: None,
-    ) -> None:
-        """Put a decoder and its target together.
-
-        Args:
-            name: the decoder's artifact, or its folder.
-            decoder: the decoder itself.
-            foreign: another target that is read in place of its own, or None.
-            find_ood_detector: finds the detector of the decoder's training activations, or None;
-                called once at most.
-        """
-        self.name = name
-        self.decoder = decoder
-        self.foreign = foreign
-        self._find_ood_detector = find_ood_detector
+    name: str
+    """The decoder's artifact, or its folder."""
+    decoder: Decoder
+    """The decoder itself; its target is the same network with the adapter off."""
+    foreign: LoadedForeignTarget | None = field(default=None, kw_only=True)
+    """Another target, whose activations are read in place of its own; or None."""
+    find_ood_detector: Callable[[], ActivationOODDetector | None] = field(
+        default=lambda: None, kw_only=True
+    )
+    """Finds the detector of the decoder's training activations, or None; called once at most."""
 
     @functools.cached_property
     def ood_detector(self) -> ActivationOODDetector | None:
         """Out-of-distribution detector; None where the training activations are not available."""
-        return self._find_ood_detector()
+        return self.find_ood_detector()
 
     def capture(
         self, conversations: Sequence[Sequence[Message]], layers: Sequence[int]

@@ -110,17 +110,14 @@ def shown(value: Any) -> str:
 
 
 def _section(base: Experiment, vary: Sequence[str], seeds: int | None) -> SweepSection:
-    section = base.sweep or SweepSection()
-    tree: dict[str, Any] = section.model_dump()
+    changes: dict[str, Any] = {} if seeds is None else {"seeds": seeds}
     if vary:
         axes = [_parse_axis(text) for text in vary]
-        tree["vary"] = dict(axes)
-        if len(tree["vary"]) < len(axes):
+        changes["vary"] = dict(axes)
+        if len(changes["vary"]) < len(axes):
             raise ConfigError("--vary: got a field twice, expected each once with all its values.")
-    if seeds is not None:
-        tree["seeds"] = seeds
     try:
-        section = SweepSection.model_validate(tree)
+        section = (base.sweep or SweepSection()).with_changes(**changes)
     except ValidationError as error:
         said = str(error.errors(include_url=False)[0]["msg"]).removeprefix("Value error, ")
         raise ConfigError(f"--vary: {said}.") from error

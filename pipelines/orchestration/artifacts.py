@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Iterator, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +14,7 @@ from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.events import emit_event
 from prefect.runtime import flow_run, task_run
 
+from pipelines.artifacts.cache_key import leaves
 from pipelines.orchestration.shown_run import current_run, guarded
 from pipelines.running.results import StepRun
 from pipelines.running.summary import reading_rows
@@ -29,20 +28,6 @@ PICTURE = "reading.png"
 def artifact_key(experiment: str, step: str) -> str:
     """Return a key of lower case letters, digits and dashes, as Prefect wants it."""
     return f"latentqa-{experiment}-{step}".replace("_", "-")
-
-
-def _count_rows(counts: Mapping[str, Any], prefix: str = "") -> Iterator[dict[str, Any]]:
-    """Yield a row for each number of a record, nested ones under a dotted name."""
-    for name, value in counts.items():
-        if isinstance(value, Mapping):
-            yield from _count_rows(value, f"{prefix}{name}.")
-        else:
-            yield {"what": prefix + name, "value": value}
-
-
-def _data_uri(picture: Path) -> str:
-    """Return a PNG file as an address that holds it."""
-    return "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode()
 
 
 class ProgressArtifact:
@@ -92,14 +77,15 @@ def publish_step(done: StepRun, key: str) -> None:
         show_artifact("markdown", f"Report: `{page}`", key=key, description="Where the report is")
         picture = done.artifact.data / PICTURE
         if picture.is_file():
-            show_artifact(
-                "image", _data_uri(picture), key=f"{key}-reading", description="Answer loss"
-            )
+            address = "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode()
+            show_artifact("image", address, key=f"{key}-reading", description="Answer loss")
         return
-    reading = record["counts"].get("reading")
-    rows: list[dict[str, Any]] = (
-        list(reading_rows(reading)) if reading else list(_count_rows(record["counts"]))
-    )
+    counts = record["counts"]
+    rows: list[dict[str, Any]]
+    if counts.get("reading"):
+        rows = [*reading_rows(counts["reading"])]
+    else:
+        rows = [{"what": name, "value": value} for name, value in leaves(counts) if value != {}]
     show_artifact("table", json.dumps(rows), key=key, description=done.artifact.short)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from core.errors import DataError
 from core.files import file_states, find_replaced
@@ -12,40 +13,33 @@ from pipelines.experiment.config import Experiment
 from pipelines.steps.shared.step import ExternalInputs, Step
 
 
+@dataclass
 class StepFiles:
     """What a step reads from the artifact root and from outside.
 
     A file that is exchanged and put back while the step runs has the right bytes at both ends; the
     time of its last change tells. Stores are left out: their readers verify each shard.
-
-    Args:
-        step: the step.
-        experiment: whose step it is.
-        outside: files from outside the root.
-        identity: of the step.
-        artifacts: what it reads from the root.
     """
 
-    def __init__(
-        self,
-        step: Step,
-        experiment: Experiment,
-        outside: ExternalInputs,
-        identity: StepIdentity,
-        artifacts: Sequence[Artifact],
-    ) -> None:
-        self._step = step
-        self._experiment = experiment
-        self._outside = outside
-        self._identity = identity
-        self._artifacts = artifacts
+    step: Step
+    experiment: Experiment
+    """The experiment whose step it is."""
+    outside: ExternalInputs
+    """Files from outside the root."""
+    identity: StepIdentity
+    """Of the step."""
+    artifacts: Sequence[Artifact]
+    """What it reads from the root."""
+
+    def __post_init__(self) -> None:
+        """Note the state of all files before the step opens any."""
         paths = [
             path
-            for artifact in artifacts
+            for artifact in self.artifacts
             if artifact.store_root is None
             for path in data_files(artifact.data).values()
         ]
-        self._states = file_states([*paths, *outside.paths(identity.external)])
+        self._states = file_states([*paths, *self.outside.paths(self.identity.external)])
 
     def check_artifacts(self) -> None:
         """Compare the bytes of the artifacts with their digests, which the key holds.
@@ -53,7 +47,7 @@ class StepFiles:
         Raises:
             DamagedError: one is not as it was committed.
         """
-        for artifact in self._artifacts:
+        for artifact in self.artifacts:
             artifact.check_bytes()
 
     def check_outside(self) -> None:
@@ -63,16 +57,16 @@ class StepFiles:
             ModelError: the target, or another model, has changed.
             DataError: another file has; some count among the settings by what they say.
         """
-        external = self._identity.external
+        external = self.identity.external
         if "weights" in external:
-            self._outside.model.check_unchanged()
-        if "shift" in external and self._outside.shift_model is not None:
-            self._outside.shift_model.check_unchanged()
-        self._outside.forget_digests()
-        before = {"config": self._identity.config, "external": external}
+            self.outside.model.check_unchanged()
+        if "shift" in external and self.outside.shift_model is not None:
+            self.outside.shift_model.check_unchanged()
+        self.outside.forget_digests()
+        before = {"config": self.identity.config, "external": external}
         now = {
-            "config": self._step.config(self._experiment),
-            "external": self._step.external(self._outside),
+            "config": self.step.config(self.experiment),
+            "external": self.step.external(self.outside),
         }
         if changed := differences(before, now):
             self._refuse(changed[0].field)
@@ -90,6 +84,6 @@ class StepFiles:
 
     def _refuse(self, what: str) -> None:
         raise DataError(
-            f"{self._step.name}: an input changed on disk during the run ({what}). Run again; the "
+            f"{self.step.name}: an input changed on disk during the run ({what}). Run again; the "
             "results then belong to the files that are there."
         )

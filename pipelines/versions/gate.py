@@ -103,14 +103,8 @@ def _dropped(gate: GateConfig, artifacts: Mapping[str, Artifact]) -> GateCheck |
     if not shares:
         return None
     worst = max(shares, key=lambda step: shares[step])
-    return GateCheck(
-        name="dropped",
-        value=shares[worst],
-        limit=gate.max_dropped,
-        passed=shares[worst] <= gate.max_dropped,
-        detail=f"{worst} dropped {share(shares[worst])} of its rows, expected at most "
-        f"{share(gate.max_dropped)}.",
-    )
+    detail = f"{worst} dropped {share(shares[worst])} of its rows"
+    return _at_most("dropped", shares[worst], gate.max_dropped, detail)
 
 
 def _flagged(
@@ -126,17 +120,20 @@ def _flagged(
     checks: list[GateCheck | None] = []
     for flag, limit in gate.max_flagged.items():
         found = flags.share(flag)
-        checks.append(
-            GateCheck(
-                name=f"flag {flag}",
-                value=found,
-                limit=limit,
-                passed=found <= limit,
-                detail=f"{share(found)} of the rows have the flag {flag}, expected at most "
-                f"{share(limit)}.",
-            )
-        )
+        detail = f"{share(found)} of the rows have the flag {flag}"
+        checks.append(_at_most(f"flag {flag}", found, limit, detail))
     return checks
+
+
+def _at_most(name: str, found: float, limit: float, detail: str) -> GateCheck:
+    """Check a share against its upper limit; `detail` says what was found."""
+    return GateCheck(
+        name=name,
+        value=found,
+        limit=limit,
+        passed=found <= limit,
+        detail=f"{detail}, expected at most {share(limit)}.",
+    )
 
 
 def _duplicates(gate: GateConfig, before: Rows, new: Rows) -> GateCheck | None:
@@ -155,14 +152,10 @@ def _duplicates(gate: GateConfig, before: Rows, new: Rows) -> GateCheck | None:
         for control, text in controls.items()
     )
     found = repeated / len(controls) if controls else 0.0
-    return GateCheck(
-        name="duplicates",
-        value=found,
-        limit=gate.max_duplicates,
-        passed=found <= gate.max_duplicates,
-        detail=f"{repeated} of {len(controls)} new controls are near-duplicates of the last "
-        f"good version, expected at most {share(gate.max_duplicates)}.",
+    detail = (
+        f"{repeated} of {len(controls)} new controls are near-duplicates of the last good version"
     )
+    return _at_most("duplicates", found, gate.max_duplicates, detail)
 
 
 def _drift(gate: GateConfig, before: Rows, new: Rows) -> GateCheck | None:

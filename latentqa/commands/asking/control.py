@@ -59,18 +59,16 @@ def write(
     """
     if out.exists():
         raise ConfigError(f"control: {out} already exists; name a new file with --out.")
-    from activation_store.model_files.gguf import served
     from core.records.steering_control import write_control
-    from generators.llm.endpoint.resolve import open_endpoint
-    from generators.llm.session import LLMSession
+    from core.runtime import Runtime
     from generators.making.config import GenerateSection
     from generators.making.externals import texts_of
     from generators.making.steering_controls import write_steering_control
     from pipelines.artifacts.root import ArtifactRoot
     from pipelines.experiment.config import load_experiment
-    from pipelines.steps.shared.llm_session import REQUESTS, embedded_weights, weights_identity
+    from pipelines.steps.shared.llm_session import open_llm
 
-    section, threads = GenerateSection(), None
+    section, runtime = GenerateSection(), Runtime()
     if config is not None:
         experiment = load_experiment(Path(config))
         if experiment.generate is None:
@@ -78,22 +76,16 @@ def write(
                 f"{config}: has no section `generate`, expected one that sets "
                 "the LLM (generate.endpoint)."
             )
-        section, threads = experiment.generate, experiment.runtime.threads
+        section, runtime = experiment.generate, experiment.runtime
     folder = ArtifactRoot(root.expanduser()).path
     folder.mkdir(parents=True, exist_ok=True)
-    gguf = embedded_weights(section.endpoint)
-    with open_endpoint(
+    with open_llm(
+        folder,
         section.endpoint,
-        gguf=None if gguf is None else served(gguf),
-        weights=weights_identity(section.endpoint),
-        threads=threads,
-    ) as endpoint:
-        session = LLMSession(
-            log=folder / REQUESTS,
-            endpoint=endpoint,
-            texts=texts_of(section),
-            say=lambda line: say(line, err=True),
-        )
+        texts_of(section),
+        runtime=runtime,
+        say=lambda line: say(line, err=True),
+    ) as session:
         written = write_steering_control(sentence, name=name or _name_of(sentence), session=session)
     write_control(out, written.control)
     usage = written.usage

@@ -11,6 +11,7 @@ from latentqa.commands.stored.artifacts import artifact_document
 from latentqa.terminal.options import DEFAULT_ROOT, JsonOption, RefArgument, RootOption
 from latentqa.terminal.printing import print_json, say
 from pipelines.artifacts.artifact import Artifact
+from pipelines.artifacts.cache_key import SHORT, leaves
 from pipelines.artifacts.refs import holders
 
 KINDS = {
@@ -150,8 +151,6 @@ def _made(record: Mapping[str, Any], spent: str) -> str:
 
 
 def _inputs(artifact: Artifact) -> Iterator[str]:
-    from pipelines.artifacts.cache_key import SHORT
-
     for role, made in artifact.identity["inputs"].items():
         yield f"{role}/{made['key'][:SHORT]}"
 
@@ -171,14 +170,12 @@ def _facts(values: Mapping[str, Any], *, most: int | None = None) -> str:
     return ", ".join(facts[:most]) + more
 
 
-def _plain(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _plain(value, f"{prefix}{name}.")
-        elif isinstance(value, (list, tuple)):
+def _plain(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in leaves(values):
+        if isinstance(value, (list, tuple)):
             if value and all(isinstance(item, (str, int, float)) for item in value):
-                yield prefix + name, ",".join(map(str, value))
+                yield name, ",".join(map(str, value))
         elif isinstance(value, float):
-            yield prefix + name, f"{value:.4g}"
-        elif value is not None:
-            yield prefix + name, value
+            yield name, f"{value:.4g}"
+        elif value is not None and value != {}:
+            yield name, value

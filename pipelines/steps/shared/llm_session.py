@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import UserError
+from core.processes.task_pool import TaskPool
+from core.runtime import Runtime
 from generators.llm.endpoint.config import EMBEDDED, EndpointConfig
 from pipelines.artifacts.records import StepResult
 from pipelines.steps.shared.step import StepCall
@@ -60,9 +62,7 @@ def llm_result(counts: Mapping[str, Any]) -> StepResult:
 def open_session(
     call: StepCall, endpoint: EndpointConfig | None, texts: PromptFiles, section: str = GENERATE
 ) -> Iterator[LLMSession]:
-    """Open an endpoint for as long as the context lasts.
-
-    Leave it before torch works: the embedded server shares the machine's threads.
+    """Open the endpoint of a step's section, as `open_llm`.
 
     Args:
         call: the execution of the step.
@@ -70,15 +70,46 @@ def open_session(
         texts: prompts, seeds and rubrics.
         section: where the experiment has the endpoint's settings, for errors and lines.
     """
-    from activation_store.model_files.gguf import served
-    from generators.llm.endpoint.resolve import open_endpoint
-    from generators.llm.session import LLMSession
 
     def named(text: str) -> str:
         return text.replace(GENERATE, section)
 
+    def say(line: str) -> None:
+        call.say(named(line))
+
     runtime = call.experiment.runtime
-    with contextlib.ExitStack() as stack, _renamed_errors(named):
+    opened = open_llm(call.root, endpoint, texts, runtime=runtime, say=say, pool=call.pool)
+    with _renamed_errors(named), opened as session:
+        yield session
+
+
+@contextlib.contextmanager
+def open_llm(
+    root: Path,
+    endpoint: EndpointConfig | None,
+    texts: PromptFiles,
+    *,
+    runtime: Runtime,
+    say: Callable[[str], None],
+    pool: TaskPool | None = None,
+) -> Iterator[LLMSession]:
+    """Open an endpoint for as long as the context lasts.
+
+    Leave it before torch works: the embedded server shares the machine's threads.
+
+    Args:
+        root: folder of the artifact root, which has the request log.
+        endpoint: the section's; None where no LLM is needed.
+        texts: prompts, seeds and rubrics.
+        runtime: threads, and most concurrent requests.
+        say: prints a line for the user.
+        pool: runs pieces of long lists of requests side by side; None for none.
+    """
+    from activation_store.model_files.gguf import served
+    from generators.llm.endpoint.resolve import open_endpoint
+    from generators.llm.session import LLMSession
+
+    with contextlib.ExitStack() as stack:
         opened = None
         if endpoint is not None:
             gguf = embedded_weights(endpoint)
@@ -88,15 +119,15 @@ def open_session(
                     gguf=None if gguf is None else served(gguf),
                     weights=weights_identity(endpoint),
                     threads=runtime.threads,
-                    pool=call.pool,
+                    pool=pool,
                 )
             )
         yield LLMSession(
-            log=call.root / REQUESTS,
+            log=root / REQUESTS,
             endpoint=opened,
             texts=texts,
             concurrency=runtime.concurrency,
-            say=lambda line: call.say(named(line)),
+            say=say,
         )
 
 
