@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from latentqa.cli import main
+
+Run = Callable[..., tuple[int, str, str]]
+"""Runs a command line: its exit code, stdout and stderr."""
 
 
 class Called:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import chain
 import pytest
-from ask_calls import PROMPT, QUESTION, WORDS, Called, make_root
+from ask_calls import PROMPT, QUESTION, WORDS, Called
 
 import latentqa
 from core.errors import ConfigError, DamagedError, ModelError
@@ -23,16 +23,6 @@ from pipelines.asking.load import load
 from pipelines.asking.reader import Reader
 
 CHECKOUT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_root(tmp_path_factory.mktemp("ask"))
-
-
-@pytest.fixture(scope="module")
-def reader(root: Path) -> Reader:
-    return load("toy", root=root, device="cpu")
 
 
 def test_the_command_prints_question_and_answer(
@@ -200,8 +190,8 @@ def test_a_target_that_has_moved_is_named_with_model(root: Path, tmp_path: Path)
     with pytest.raises(
         ModelError, match=r"no longer where it was.*Give its new place with --model"
     ):
-        load(str(tmp_path / "copy"), device="cpu")
-    moved = load(str(tmp_path / "copy"), model=chain.model().ref, device="cpu")
+        load(str(tmp_path / "copy"), root=root, device="cpu")
+    moved = load(str(tmp_path / "copy"), root=root, model=chain.model().ref, device="cpu")
     assert isinstance(moved.ask(PROMPT, QUESTION, max_tokens=1), str)
 
 

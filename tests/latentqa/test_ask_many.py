@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ask_calls import PROMPT, QUESTION, Called, make_root
+from ask_calls import PROMPT, QUESTION, Called
 
 from core.errors import DataError
 from pipelines.asking.conversations import (
@@ -16,7 +16,6 @@ from pipelines.asking.conversations import (
     conversation_from_texts,
     parse_messages,
 )
-from pipelines.asking.load import load
 from pipelines.asking.prompts_file import read_prompts
 from pipelines.asking.reader import AskOptions, Reader, make_prompt
 from pipelines.asking.results import answer_agreement
@@ -27,16 +26,6 @@ DIALOGUE = [
     {"role": "assistant", "content": "Ahoy."},
     {"role": "user", "content": "Who?"},
 ]
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_root(tmp_path_factory.mktemp("ask"))
-
-
-@pytest.fixture(scope="module")
-def reader(root: Path) -> Reader:
-    return load("toy", root=root, device="cpu")
 
 
 def test_a_dialogues_segments() -> None:

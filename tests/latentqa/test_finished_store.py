@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tiny
+from command_line import Run
 from conversation_lines import line, write
-
-from latentqa.cli import main
-
-# runs a command line: its exit code, stdout and stderr
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*words: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as caught:
-            main(words)
-        code = caught.value.code
-        return (code if isinstance(code, int) else 0), *capsys.readouterr()
-
-    return call
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 import chain
 import numpy as np
 import pytest
-from ask_calls import PROMPT, QUESTION, Called, make_root
+from ask_calls import PROMPT, QUESTION, Called
 from rich.console import Console
 
 from core.errors import ConfigError, ModelError
@@ -18,22 +18,11 @@ from decoder.reading import Reading
 from decoder.scoring import compute_turn_losses
 from decoder.sources.target_run import capture
 from decoder.visible_tokens import ReadLayers
-from pipelines.asking.load import load
 from pipelines.asking.map_view import print_map
 from pipelines.asking.reader import Reader, make_prompt
 from pipelines.asking.reading_map import reading_map
 
 WORDS = ("toy", "--prompt", PROMPT, "--question", QUESTION, "--device", "cpu")
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_root(tmp_path_factory.mktemp("map"))
-
-
-@pytest.fixture(scope="module")
-def reader(root: Path) -> Reader:
-    return load("toy", root=root, device="cpu")
 
 
 def test_a_cell_is_the_answers_likelihood_above_none(reader: Reader) -> None:

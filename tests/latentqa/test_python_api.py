@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ask_calls import make_root
 from fake_steps import FakeSteps
 
 import latentqa
@@ -19,11 +18,6 @@ from core.errors import ConfigError
 from pipelines.artifacts.root import ArtifactRoot
 
 CHECKOUT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def decoder_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_root(tmp_path_factory.mktemp("api"))
 
 
 @pytest.fixture
@@ -55,8 +49,8 @@ def test_the_examples_of_a_run_hold(name: str, config: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["load", "open_store", "steer"])
-def test_the_examples_of_a_decoder_hold(name: str, decoder_root: Path) -> None:
-    run_examples(name, root=str(decoder_root))
+def test_the_examples_of_a_decoder_hold(name: str, root: Path) -> None:
+    run_examples(name, root=str(root))
 
 
 def test_every_name_has_a_docstring() -> None:
@@ -81,19 +75,19 @@ def test_overrides_belong_to_a_file(config: Path, tmp_path: Path) -> None:
         latentqa.plan(made, root=tmp_path, overrides=["dump.layers=[3]"])
 
 
-def test_a_store_is_opened_by_its_folder(decoder_root: Path) -> None:
-    (dump,) = ArtifactRoot(decoder_root).artifacts("dump")
+def test_a_store_is_opened_by_its_folder(root: Path) -> None:
+    (dump,) = ArtifactRoot(root).artifacts("dump")
     by_folder, by_name = (
         latentqa.open_store(str(dump.data)),
-        latentqa.open_store("toy", root=str(decoder_root)),
+        latentqa.open_store("toy", root=str(root)),
     )
     assert by_folder.root == by_name.root == dump.data
 
 
 def test_the_root_is_taken_from_the_environment(
-    monkeypatch: pytest.MonkeyPatch, decoder_root: Path
+    monkeypatch: pytest.MonkeyPatch, root: Path
 ) -> None:
-    monkeypatch.setenv("LATENTQA_ROOT", str(decoder_root))
+    monkeypatch.setenv("LATENTQA_ROOT", str(root))
     assert latentqa.open_store("toy").layers == (2,)
 
 

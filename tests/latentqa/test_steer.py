@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from ask_calls import Called, make_root
+from ask_calls import Called
 from peft import LoraConfig, get_peft_model
 
 from core.records.steering_control import find_control
@@ -16,11 +16,6 @@ from core.text.terminal import terminal_text
 from decoder.steering.vectors import SteeringVector
 
 WORDS = ("toy", "--prompt", "Hello!", "--max-tokens", "4", "--device", "cpu")
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_root(tmp_path_factory.mktemp("steer"))
 
 
 def steer(capsys: pytest.CaptureFixture[str], root: Path, *words: str) -> Called:

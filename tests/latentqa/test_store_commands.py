@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import stores
 import tiny
+from command_line import Run
 
 from activation_store.layout.commit_records import commit_path, list_commit_paths
 from activation_store.model_files.files import ModelFiles, resolve_model
 from activation_store.read.reader import ActivationStore
 from core.files import write_json
-from latentqa.cli import main
 from pipelines.artifacts.cache_key import StepIdentity
 from pipelines.artifacts.root import ArtifactRoot
-
-# runs a command line: its exit code, stdout and stderr
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -51,19 +47,6 @@ def root(whole: Path, tmp_path: Path) -> Path:
     shutil.copytree(whole, partial.data, dirs_exist_ok=True)
     place.commit(identity, {"counts": {}, "created": "2026-01-01T00:00:00"})
     return place.path
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command line: its exit code, stdout and stderr."""
-
-    def call(*words: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as caught:
-            main(words)
-        code = caught.value.code
-        return (code if isinstance(code, int) else 0), *capsys.readouterr()
-
-    return call
 
 
 def test_info_says_what_a_store_holds(store: Path, model: ModelFiles, run: Run) -> None:
