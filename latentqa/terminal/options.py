@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -118,8 +120,5 @@ def check_out_folder(command: str, out: Path | None) -> None:
 
 def root_words(root: Path) -> str:
     """Spell the ` --root DIR` that a command to type next needs; empty where it is implied."""
-    import os
-    import shlex
-
     implied = {str(DEFAULT_ROOT), os.environ.get("LATENTQA_ROOT", str(DEFAULT_ROOT))}
     return "" if str(root) in implied else f" --root {shlex.quote(str(root))}"

@@ -32,7 +32,6 @@ def load(
     model: str | None = None,
     adapter: str | None = None,
     device: str = "auto",
-    compute_dtype: str = "auto",
     foreign_target: str | None = None,
     foreign_adapter: str | None = None,
 ) -> Reader:
@@ -42,8 +41,6 @@ def load(
         ref: a REF of a train artifact, or a folder that a decoder was copied to.
         root: the artifact root.
         model, adapter, device, foreign_target, foreign_adapter: as for `latentqa.load`.
-        compute_dtype: number format of target and decoder; `auto` is bfloat16 on a GPU that
-            computes in it, and float32 elsewhere.
 
     Raises: as `latentqa.load`.
     """
@@ -51,7 +48,7 @@ def load(
     target = _target(found, model, adapter)
     runtime = Runtime(spread=True) if device == SPREAD else Runtime(device=device)
     with quiet_libraries():
-        decoder = Decoder.load(found.folder, target, compute_dtype, runtime)
+        decoder = Decoder.load(found.folder, target, "auto", runtime)
         foreign = None
         if foreign_target is not None or foreign_adapter is not None:
             other = resolve_model(foreign_target or target.ref, foreign_adapter)

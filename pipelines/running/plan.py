@@ -114,12 +114,7 @@ def _plan_step(runner: Runner, step: Step, sampled: bool) -> StepPlan:
         return _miss(runner, step, identity, identity.payload(), str(error), status="damaged")
     if artifact is None:
         missed = _miss(runner, step, identity, identity.payload(), "")
-        sizes = _size(runner, step, sampled)
-        estimate = replace(
-            missed.estimate,
-            raw_bytes=sizes.get("raw_bytes"),
-            lossless_bytes=sizes.get("lossless_bytes"),
-        )
+        estimate = replace(missed.estimate, **_size(runner, step, sampled))
         return replace(missed, estimate=estimate)
     runner.runs[step.name] = StepRun(step=step, artifact=artifact, cached=True, seconds=0.0)
     why = "complete."
