@@ -119,18 +119,6 @@ def join(words: Sequence[str]) -> str:
     return f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def sort_pairs(
-    pairs: Iterable[tuple[str, str]], first: Sequence[str], second: Sequence[str]
-) -> list[tuple[str, str]]:
-    """Sort distinct pairs of names, such as splits and views, as `sort_known` sorts names."""
-    distinct = set(pairs)
-    return [
-        (one, other)
-        for one in sort_known((name for name, _ in distinct), first)
-        for other in sort_known((name for own, name in distinct if own == one), second)
-    ]
-
-
 def sort_known(names: Iterable[str], order: Sequence[str]) -> list[str]:
     """Sort distinct names in a given order, unknown ones after it by name.
 
@@ -139,5 +127,16 @@ def sort_known(names: Iterable[str], order: Sequence[str]) -> list[str]:
     >>> sort_known(["zeta", "system+visible", "control", "system"], ["control", "system"])
     ['control', 'system', 'system+visible', 'zeta']
     """
-    rank = {name: i for i, name in enumerate(order)}
-    return sorted(set(names), key=lambda name: (rank.get(name.split("+")[0], len(order)), name))
+    return sorted(set(names), key=lambda name: _rank(name, order))
+
+
+def sort_pairs(
+    pairs: Iterable[tuple[str, str]], first: Sequence[str], second: Sequence[str]
+) -> list[tuple[str, str]]:
+    """Sort distinct pairs of names, such as splits and views, as `sort_known` sorts names."""
+    return sorted(set(pairs), key=lambda pair: (_rank(pair[0], first), _rank(pair[1], second)))
+
+
+def _rank(name: str, order: Sequence[str]) -> tuple[int, str]:
+    known = name.split("+")[0]
+    return (order.index(known) if known in order else len(order)), name

@@ -67,15 +67,8 @@ class StepPlan:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON types."""
-        return {
-            "step": self.step,
-            "status": self.status,
-            "key": self.key,
-            "why": self.why,
-            "nearest": self.nearest,
-            "changes": [{"field": c.field, "there": c.left, "here": c.right} for c in self.changes],
-            "estimate": self.estimate.to_json(),
-        }
+        changes = [{"field": c.field, "there": c.left, "here": c.right} for c in self.changes]
+        return {**asdict(self), "changes": changes, "estimate": self.estimate.to_json()}
 
 
 def plan_run(runner: Runner, *, sampled: bool = False) -> list[StepPlan]:

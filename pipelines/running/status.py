@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,14 +32,7 @@ class StepStatus:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON types."""
-        return {
-            "step": self.step,
-            "state": self.state,
-            "key": self.key,
-            "holder": str(self.holder) if self.holder else None,
-            "progress": self.progress,
-            "seconds_left": self.seconds_left,
-        }
+        return {**asdict(self), "holder": str(self.holder) if self.holder else None}
 
 
 def status_of(runner: Runner) -> list[StepStatus]:

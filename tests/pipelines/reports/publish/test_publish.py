@@ -15,10 +15,10 @@ import pytest
 import tiny
 import torch
 import yaml
+from command_line import Called
 from huggingface_hub import ModelCard
 
 from decoder.normalisation import ActivationStatistics
-from latentqa.cli import main
 from pipelines.artifacts.artifact import Artifact
 from pipelines.artifacts.cache_key import StepIdentity
 from pipelines.artifacts.refs import Refs
@@ -83,14 +83,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> ArtifactRoot:
     return place
 
 
-class Published:
+class Published(Called):
     """What `latentqa publish` printed, and its exit code."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str], root: ArtifactRoot, *words: str) -> None:
-        with pytest.raises(SystemExit) as done:
-            main(["publish", "toy", "--root", str(root.path), *words])
-        self.code = done.value.code
-        self.out, self.err = capsys.readouterr()
+        super().__init__(capsys, "publish", "toy", "--root", str(root.path), *words)
 
 
 def test_peft_alone_loads_the_folder(
