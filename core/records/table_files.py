@@ -260,7 +260,7 @@ def _read(
             raise DataError(
                 f"{path}: column {wanted.name!r} holds {column.type}; expected {wanted.type}."
             )
-    whole = table.select(schema.names).cast(_nullable(schema))
+    whole = table.select(schema.names).cast(pa.schema([one.with_nullable(True) for one in schema]))
     for batch in whole.to_batches(max_chunksize=_BATCH):
         yield from batch.to_pylist()
 
@@ -279,7 +279,3 @@ def _castable(column: pa.ChunkedArray, wanted: pa.DataType) -> bool:
     except (pa.ArrowException, ValueError):
         return False
     return True
-
-
-def _nullable(schema: pa.Schema) -> pa.Schema:
-    return pa.schema([field_.with_nullable(True) for field_ in schema])

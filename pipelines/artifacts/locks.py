@@ -53,8 +53,8 @@ def exclusive(path: Path, waiting: Callable[[Holder | None], None]) -> Iterator[
         except BlockingIOError:
             waiting(_read(file))
             fcntl.flock(file, fcntl.LOCK_EX)
-        with _signed(file):
-            yield
+        _sign(file)
+        yield
 
 
 @contextlib.contextmanager
@@ -116,14 +116,12 @@ def _opened(path: Path, *, readable: bool = False) -> Iterator[IO[str]]:
         yield file
 
 
-@contextlib.contextmanager
-def _signed(file: IO[str]) -> Iterator[None]:
+def _sign(file: IO[str]) -> None:
     own = Holder(pid=os.getpid(), host=socket.gethostname(), since=time.time())
     with storage_errors(Path(file.name)):
         file.truncate(0)
         # past the file's buffer, which closing would try to write once more
         os.write(file.fileno(), json.dumps(asdict(own)).encode())
-    yield
 
 
 def _read(file: IO[str]) -> Holder | None:
