@@ -76,9 +76,7 @@ def run(
         import flows
 
         return flows.run(opened)
-    opened.prepare()
-    with opened.open():
-        return opened.run()
+    return opened.prepare_and_run()
 
 
 def plan(

@@ -56,11 +56,9 @@ class RunRequest:
             LatentQAError: a step cannot be computed; finished steps stay.
         """
         runner = self.open()
-        runner.prepare()
         if runner.experiment.runtime.step_timeout_s is not None:
             runner.console.say("runtime.step_timeout_s: has no effect without a Prefect server.")
-        with runner.open():
-            return runner.run()
+        return runner.prepare_and_run()
 
     @property
     def command(self) -> str:

@@ -163,6 +163,15 @@ class Runner:
             self._tell(run)
         return self.finish()
 
+    def prepare_and_run(self) -> RunResult:
+        """Run every step after all checks, while garbage collection is kept away.
+
+        Raises: as `prepare`, `open` and `run`.
+        """
+        self.prepare()
+        with self.open():
+            return self.run()
+
     def run(self) -> RunResult:
         """Run every step, one after the other.
 

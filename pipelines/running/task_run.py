@@ -90,9 +90,7 @@ def run_tasks_of(
         # this experiment has no section that says where its inputs were made; their records do
         made = replace(known[name], locations=partial(_recorded_locations, found[name]))
         runner.runs[name] = StepRun(step=made, artifact=found[name], cached=True, seconds=0.0)
-    runner.prepare()
-    with runner.open():
-        return runner.run()
+    return runner.prepare_and_run()
 
 
 def _recorded_locations(artifact: Artifact, experiment: Experiment) -> dict[str, Any]:

@@ -46,20 +46,13 @@ class Fired:
         return [str(check["detail"]) for check in checks if not check["passed"]]
 
 
-def run_here(runner: Runner) -> RunResult:
-    """Run all steps in this process."""
-    runner.prepare()
-    with runner.open():
-        return runner.run()
-
-
 def fire(
     experiment: Experiment,
     root: ArtifactRoot,
     *,
     due: datetime | None = None,
     command: str = "",
-    run: RunExperiment = run_here,
+    run: RunExperiment = Runner.prepare_and_run,
     console: Console | None = None,
 ) -> Fired:
     """Make the next version of an experiment with a schedule.

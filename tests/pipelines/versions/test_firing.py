@@ -23,7 +23,7 @@ from pipelines.experiment.config import Experiment
 from pipelines.running.results import RunResult
 from pipelines.running.runner import Runner
 from pipelines.running.status import status_of
-from pipelines.versions.firing import Fired, check_schedule, fire, newest_firing, run_here
+from pipelines.versions.firing import Fired, check_schedule, fire, newest_firing
 from pipelines.versions.journal import Firing, Journal
 from pipelines.versions.tables import control_ids, read_version
 
@@ -54,7 +54,7 @@ def controls(root: ArtifactRoot, ref: str) -> set[str]:
 def test_the_first_version_is_the_experiment_as_it_stands(root: ArtifactRoot) -> None:
     assert state(fire(experiment(), root)) == (1, "promoted")
     plain = Runner(experiment(), root, until="questions")
-    result = run_here(plain)
+    result = plain.prepare_and_run()
     assert all(run.cached for run in result.steps)
     assert (latest(root), result.name.number) == (1, 1)
 
