@@ -109,7 +109,7 @@ def parse_messages(text: str, source: str) -> ChatMessages:
     """
     try:
         value: Any = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(
             f"{source}: not valid JSON ({error}), expected a list of messages."
         ) from error

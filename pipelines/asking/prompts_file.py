@@ -63,7 +63,7 @@ def read_prompts(path: Path, questions: Sequence[str], tokens: str) -> list[Line
 def _object(line: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(
             f"{where}: not valid JSON ({error}), expected one object per line."
         ) from error

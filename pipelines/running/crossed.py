@@ -9,6 +9,7 @@ from typing import Any
 
 from core.errors import ConfigError, StoreError
 from core.records.result_table import ResultTable
+from core.text.wording import ABSENT
 from pipelines.artifacts.records import StepResult
 from pipelines.reports.run.evaluation import readings_of
 from pipelines.reports.run.tables import GAINS
@@ -23,7 +24,6 @@ _AFTER = (TESTED, "judge", "report")
 """Steps that are computed for a decoder on the rows of another experiment."""
 _LEFT_OUT = {"robustness", "tasks", "judge_tasks", "control", "judge_control"}
 """Steps that measure more of a decoder than how it reads rows."""
-_ABSENT = "–"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +126,8 @@ def _check_targets(
         if which is not None and not foreign:
             raise StoreError(
                 f"crossed: {first} and {name} have different targets: {which} is "
-                f"{str(own.get(which, _ABSENT))[:24]} in {first} and "
-                f"{str(found.get(which, _ABSENT))[:24]} in {name}. Cross experiments with "
+                f"{str(own.get(which, ABSENT))[:24]} in {first} and "
+                f"{str(found.get(which, ABSENT))[:24]} in {name}. Cross experiments with "
                 "the same target, or allow others with --foreign-target; the results are "
                 "then marked."
             )
