@@ -37,6 +37,7 @@ from pipelines.artifacts.root import ArtifactRoot
 from pipelines.experiment.config import Experiment
 from pipelines.reports.compare.comparison import compare_runs
 from pipelines.reports.compare.runs import Run
+from pipelines.running.plan import plan_run
 from pipelines.running.results import RunResult
 from pipelines.running.runner import Runner
 
@@ -128,12 +129,12 @@ def main() -> None:
             files[OFF_POLICY] = write_off_policy(files[CROSSED].parent, done["base"])
         try:
             runner = Runner(experiment(changes, files, words), root, until="evaluate")
-            runner.prepare()
-            with runner.open():
-                found = runner.cached()
-                if found is None and wanted and not late:
+            found = None
+            is_done = all(step.status == "hit" for step in plan_run(runner))
+            if is_done or (wanted and not late):
+                if not is_done:
                     print(f"{name} ...", file=sys.stderr, flush=True)
-                    found = runner.run()
+                found = runner.prepare_and_run()
         except LatentQAError as error:
             sys.exit(f"{name}: {error}")
         if found is not None:

@@ -143,26 +143,6 @@ class Runner:
             step=self._by_name[step], artifact=artifact, cached=cached, seconds=seconds
         )
 
-    def cached(self) -> RunResult | None:
-        """Return the result if every step is a cache hit; else None, with nothing done.
-
-        Raises:
-            IdentityError: an artifact was changed by hand.
-        """
-        for step in self.steps:
-            start = time.monotonic()
-            try:
-                artifact = self.root.lookup(self.identity(step))
-            except DamagedError:
-                artifact = None
-            if artifact is None:
-                self.runs.clear()
-                return None
-            self._keep(step, artifact, cached=True, start=start)
-        for run in self.runs.values():
-            self._tell(run)
-        return self.finish()
-
     def prepare_and_run(self) -> RunResult:
         """Run every step after all checks, while garbage collection is kept away.
 
@@ -203,7 +183,9 @@ class Runner:
         known = self.runs.get(name)
         if known is not None and cached and known.artifact.path == artifact.path:
             return known  # looked at again after an input was recomputed
-        run = self._keep(step, artifact, cached=cached, start=start)
+        seconds = time.monotonic() - start
+        run = StepRun(step=step, artifact=artifact, cached=cached, seconds=seconds)
+        self.runs[name] = run
         self._tell(run)
         return run
 
@@ -337,11 +319,6 @@ class Runner:
             if earlier.name == step.name:
                 return
             self.step(earlier.name)
-
-    def _keep(self, step: Step, artifact: Artifact, *, cached: bool, start: float) -> StepRun:
-        seconds = time.monotonic() - start
-        self.runs[step.name] = StepRun(step=step, artifact=artifact, cached=cached, seconds=seconds)
-        return self.runs[step.name]
 
     def _tell(self, run: StepRun) -> None:
         if run.cached and self._quiet_hits:
