@@ -19,7 +19,7 @@ from core.text.terminal import terminal_text
 from latentqa.commands.asking import ask, control, map, steer
 from latentqa.commands.comparison import compare, crossed, results
 from latentqa.commands.experiments import evaluate, init, run, serve, setup, sweep
-from latentqa.commands.stored import artifacts, data, names, publish, show, store
+from latentqa.commands.stored import artifacts, data, publish, show, store
 
 TRACEBACK = "--traceback"
 INTERRUPTED = 130
@@ -98,8 +98,8 @@ _PANELS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
         "data": data.app,
         "store": store.app,
         "ls": artifacts.ls,
-        "tag": names.tag,
-        "untag": names.untag,
+        "tag": artifacts.tag,
+        "untag": artifacts.untag,
         "gc": artifacts.gc,
         "verify": artifacts.verify,
     },

@@ -14,7 +14,6 @@ from core.runtime import Runtime
 from decoder.binding import SIDECAR, read_sidecar
 from decoder.model import Decoder
 from decoder.sources.target_run import TargetNetwork
-from decoder.sources.training_distribution import ActivationOODDetector
 from pipelines.artifacts.artifact import RECORD, Artifact
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
@@ -57,7 +56,7 @@ def load(
         found.name,
         decoder,
         foreign=foreign,
-        find_ood_detector=lambda: _find_detector(found, decoder),
+        find_ood_detector=lambda: find_ood_detector(found.artifact, decoder),
     )
 
 
@@ -125,11 +124,3 @@ def _foreign(
             load_tokenizer(other),
         ),
     )
-
-
-def _find_detector(found: _Found, decoder: Decoder) -> ActivationOODDetector | None:
-    """Find the detector of a decoder's training data; None for one copied out of its root."""
-    if found.artifact is None:
-        return None
-    root = ArtifactRoot(found.artifact.path.parents[1])
-    return find_ood_detector(found.artifact, root, decoder)

@@ -17,23 +17,20 @@ _ROWS = 256
 """Most training rows that are read, drawn by a hash of their ids."""
 
 
-def find_ood_detector(
-    artifact: Artifact, root: ArtifactRoot, decoder: Decoder
-) -> ActivationOODDetector | None:
+def find_ood_detector(artifact: Artifact | None, decoder: Decoder) -> ActivationOODDetector | None:
     """Fit a detector to the training activations of a decoder, at the first layer that it reads.
 
     Args:
-        artifact: of kind train.
-        root: where its store and its conversations are.
+        artifact: of kind train; None for a decoder that was copied out of its root.
         decoder: the decoder itself.
 
     Returns:
-        None where the store or the conversations are not in `root` any more, or are damaged, or
+        None where the store or the conversations are not in its root any more, or are damaged, or
         where fewer than two training rows are left.
     """
-    inputs = artifact.identity["inputs"]
-    if "dump" not in inputs:
-        return None  # trained without a store
+    if artifact is None or "dump" not in (inputs := artifact.identity["inputs"]):
+        return None  # or trained without a store
+    root = ArtifactRoot(artifact.path.parents[1])
     views = artifact.identity["config"]["views"]
     layers = ReadLayers((decoder.select_layers().layers[0],))
     try:

@@ -5,16 +5,51 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from prefect.client.orchestration import SyncPrefectClient, get_client
+
 from core.text.redact import redact
-from pipelines.orchestration.sender import Sender
 from pipelines.running.prefect_settings import configured_api_url
 from pipelines.running.results import RunResult
 
 T = TypeVar("T")
+ClientCall = Callable[[SyncPrefectClient], object]
+
+
+class Sender:
+    """Makes calls in their order; `close` waits for all. It can be used again after that.
+
+    Args:
+        guard: makes a call, and keeps what it raises.
+    """
+
+    def __init__(self, guard: Callable[[Callable[[], object]], object]) -> None:
+        self._guard = guard
+        self._thread: ThreadPoolExecutor | None = None
+        self._client: SyncPrefectClient | None = None  # of that thread alone
+        self._open = contextlib.ExitStack()
+
+    def send(self, call: ClientCall) -> None:
+        """Make a call after those before it."""
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="prefect-artifacts")
+        self._thread.submit(self._guard, lambda: self._make(call))
+
+    def close(self) -> None:
+        """Wait until all calls are made."""
+        if self._thread is not None:
+            self._thread.shutdown()
+        self._open.close()
+        self._thread = self._client = None
+
+    def _make(self, call: ClientCall) -> None:
+        if self._client is None:
+            self._client = self._open.enter_context(get_client(sync_client=True))
+        call(self._client)
 
 
 @dataclass

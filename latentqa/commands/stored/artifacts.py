@@ -1,4 +1,4 @@
-"""`latentqa ls`, `diff`, `gc` and `verify`: artifacts, their differences and their upkeep."""
+"""`latentqa ls`, `diff`, `tag`, `untag`, `gc` and `verify`: artifacts, their names and upkeep."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from latentqa.terminal.options import (
     SharedRootOption,
     root_words,
 )
-from latentqa.terminal.printing import print_json, say
+from latentqa.terminal.printing import print_json, report, say
 from latentqa.terminal.version_view import version_lines
 from pipelines.artifacts.artifact import IDENTITY, RECORD, Artifact
+from pipelines.artifacts.cache_key import SHORT
 from pipelines.artifacts.refs import Name, Refs, holders
 from pipelines.artifacts.root import ArtifactRoot
 
@@ -93,6 +94,31 @@ def diff(
     if rows is not None and rows.kept + rows.added + rows.removed:
         for line in version_lines(rows):
             say(line)
+
+
+def tag(
+    ref: RefArgument,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A new name, or name:version.")],
+    root: RootOption = DEFAULT_ROOT,
+    as_json: JsonOption = False,
+) -> None:
+    """Name artifacts; gc keeps what has a name."""
+    made = open_refs(root).tag(ref, name)
+    pairs = (target.split("/") for target in made.artifacts)
+    shorts = [f"{kind}/{key[:SHORT]}" for kind, key in pairs]
+    document = {"name": str(made), "artifacts": list(made.artifacts)}
+    report(as_json, document, f"{made} → {', '.join(shorts)}")
+
+
+def untag(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name, or name:version.")],
+    root: RootOption = DEFAULT_ROOT,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove a name; its artifacts stay until gc."""
+    gone = open_refs(root).untag(name)
+    document = {"name": str(gone), "artifacts": list(gone.artifacts)}
+    report(as_json, document, f"Removed the name {gone}; `latentqa gc` lists what can go.")
 
 
 def gc(

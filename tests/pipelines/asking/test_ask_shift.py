@@ -64,7 +64,7 @@ def test_without_its_store_a_decoder_has_no_detector(root: Path) -> None:
     copied = Refs(ArtifactRoot(root)).resolve("toy", "train").data
     reader = load("toy", root=root, device="cpu")
     assert reader.ask_all(PROMPT, [QUESTION], max_tokens=1).ood is not None
-    reader._find_ood_detector = lambda: None
+    reader.find_ood_detector = lambda: None
     del reader.ood_detector
     assert reader.ask_all(PROMPT, [QUESTION], max_tokens=1).ood is None
     assert copied.is_dir()
