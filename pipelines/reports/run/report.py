@@ -207,30 +207,25 @@ def _facts(
 
 
 def _step_row(step: Artifact) -> dict[str, Any]:
-    record = step.record
     return {
         "step": step.kind,
         "key": step.key[:16],
         "output": step.output[:16],
-        "created": str(record.get("created") or "")[:16].replace("T", " "),
-        "seconds": record.get("seconds"),
+        "created": step.record["created"][:16].replace("T", " "),
+        "seconds": step.record["seconds"],
     }
 
 
 def _environment(steps: Sequence[Artifact]) -> list[tuple[str, str]]:
     """Machine, device, commit and package versions, each from the last step that recorded it."""
     found: dict[str, str] = {}
-    for step in steps:
-        machine, git = step.record.get("machine") or {}, step.record.get("git") or {}
-        if machine:
-            found["machine"] = "{system} {processor}, {cores} cores, Python {python}".format(
-                **machine
-            )
-        if (step.record.get("runtime") or {}).get("device"):
-            found["device"] = str(step.record["runtime"]["device"])
-        if git.get("commit"):
-            dirty = ", with uncommitted changes" if git.get("dirty") else ""
+    for record in (step.record for step in steps):
+        found["machine"] = "{system} {processor}, {cores} cores, Python {python}".format(
+            **record["machine"]
+        )
+        found["device"] = record["runtime"]["device"]
+        if git := record["git"]:
+            dirty = ", with uncommitted changes" if git["dirty"] else ""
             found["commit"] = f"{git['commit'][:12]}{dirty}"
-        for name, version in (step.record.get("packages") or {}).items():
-            found[name] = str(version)
+        found |= record["packages"]
     return list(found.items())
