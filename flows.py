@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -48,7 +47,7 @@ from pipelines.orchestration.shown_run import current_run
 from pipelines.orchestration.step_tasks import run_as_tasks
 from pipelines.reports.sweep.findings import SweepFindings
 from pipelines.running.console import Console
-from pipelines.running.request import RunRequest, hide_credentials, reveal
+from pipelines.running.request import RunRequest, command_line, hide_credentials, reveal
 from pipelines.running.results import RunResult
 from pipelines.sweeps.points import PointCall, PointOutcome, run_with_pool, why_failed
 from pipelines.sweeps.sweep import Sweep
@@ -247,14 +246,13 @@ def latentqa_schedule(
     experiment = load_experiment(Path(config), overrides)
     name = experiment.experiment
     console = Console(log=get_run_logger().info)
-    words = ["latentqa", "fire", config, *(w for o in overrides for w in ("--set", o))]
     try:
         with hold_run_lock(place, str(flow_run.get_id())), closing(current_run().sender):
             fired = fire(
                 experiment,
                 place,
                 due=flow_run.get_scheduled_start_time(),
-                command=shlex.join(map(redact_override, words)),
+                command=command_line("fire", config, overrides=overrides),
                 run=run_as_tasks,
                 console=console,
             )

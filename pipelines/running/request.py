@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,14 +63,16 @@ class RunRequest:
     @property
     def command(self) -> str:
         """The command line that makes this run, without credentials."""
-        words = ["latentqa", "run", self.config]
-        for override in self.overrides:
-            words += ["--set", redact_override(override)]
+        line = command_line("run", self.config, overrides=self.overrides)
         if self.until:
-            words += ["--until", self.until]
-        if self.smoke:
-            words.append("--smoke")
-        return shlex.join(words)
+            line += f" --until {self.until}"
+        return f"{line} --smoke" if self.smoke else line
+
+
+def command_line(*words: str, overrides: Iterable[str]) -> str:
+    """Spell a command without credentials; its settings come last."""
+    settings = (word for override in overrides for word in ("--set", override))
+    return shlex.join(map(redact_override, ("latentqa", *words, *settings)))
 
 
 def hide_credentials(overrides: Sequence[str]) -> list[str | SecretStr]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,20 +81,14 @@ def run_tasks_of(
     )
     baselines = [name for name in found if name.startswith(f"{_TRAIN}_")]
     step = tasks_step(baselines, rows)
-    words = ["latentqa", "evaluate", ref, *(f"--task {path}" for path in relations)]
-    words += ["--task prompts"] if prompts else []
-    runner = Runner(experiment, place, command=" ".join(words), steps=[step])
+    runner = Runner(experiment, place, steps=[step])
     known = {one.name: one for one in every_step()}
     for name in step.inputs.values():
         # this experiment has no section that says where its inputs were made; their records do
-        made = replace(known[name], locations=partial(_recorded_locations, found[name]))
+        where = dict(found[name].record["locations"])
+        made = replace(known[name], locations=lambda _, where=where: where)
         runner.runs[name] = StepRun(step=made, artifact=found[name], cached=True, seconds=0.0)
     return runner.prepare_and_run()
-
-
-def _recorded_locations(artifact: Artifact, experiment: Experiment) -> dict[str, Any]:
-    """Return where the inputs of a finished step lay, whatever experiment asks."""
-    return dict(artifact.record["locations"])
 
 
 def write_result_rows(measured: Mapping[str, Artifact], path: Path) -> None:

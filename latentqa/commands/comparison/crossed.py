@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -43,7 +42,7 @@ def crossed(
     from pipelines.experiment.config import load_experiment
     from pipelines.running.crossed import crossed as cross
     from pipelines.running.crossed import crossed_table
-    from pipelines.running.request import RunRequest
+    from pipelines.running.request import RunRequest, command_line
     from pipelines.running.runner import Runner
 
     runners: dict[str, Runner] = {}
@@ -59,10 +58,10 @@ def crossed(
         runners[name] = runner
     if len(runners) < 2:
         raise ConfigError("crossed: got one experiment, expected at least two.")
-    words = ["latentqa", "crossed", *configs]
-    words += ["--data", str(data)] if data is not None else []
+    words = ["--data", str(data)] if data is not None else []
     words += ["--foreign-target"] if foreign_target else []
-    found = cross(runners, foreign=foreign_target, command=shlex.join(words))
+    command = command_line("crossed", *configs, *words, overrides=())
+    found = cross(runners, foreign=foreign_target, command=command)
     if as_json:
         print_json(
             [

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from core.errors import ConfigError
-from core.text.redact import redact_override
 from latentqa.terminal.options import (
     DEFAULT_ROOT,
     ConfigArgument,
@@ -90,13 +88,13 @@ def fire(
     """
     from pipelines.artifacts.root import ArtifactRoot
     from pipelines.experiment.config import load_experiment
+    from pipelines.running.request import command_line
     from pipelines.versions.firing import fire as make_version
 
-    words = ["latentqa", "fire", config, *(w for o in set_ for w in ("--set", o))]
     fired = make_version(
         load_experiment(Path(config), set_),
         ArtifactRoot(root.expanduser()),
-        command=shlex.join(map(redact_override, words)),
+        command=command_line("fire", config, overrides=set_),
     )
     assert fired.firing is not None, "a firing that a person starts is never skipped"
     if as_json:

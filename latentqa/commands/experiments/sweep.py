@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from core.text.redact import redact_override
 from latentqa.terminal.options import (
     DEFAULT_ROOT,
     ConfigArgument,
@@ -55,17 +53,17 @@ def sweep(
     check_out_folder("sweep", out)
     from latentqa.api import sweep as run_sweep
     from pipelines.reports.sweep.page import write_sweep
+    from pipelines.running.request import command_line
 
-    words = ["latentqa", "sweep", config, *(w for v in vary for w in ("--vary", v))]
+    words = [word for axis in vary for word in ("--vary", axis)]
     words += [] if seeds is None else ["--seeds", str(seeds)]
-    words += [w for o in set_ for w in ("--set", o)]
     found = run_sweep(
         config,
         root=root,
         overrides=set_,
         vary=vary,
         seeds=seeds,
-        command=shlex.join(map(redact_override, words)),
+        command=command_line("sweep", config, *words, overrides=set_),
     )
     page = write_sweep(found, out.expanduser())
     if as_json:
