@@ -129,7 +129,7 @@ def main() -> None:
             files[OFF_POLICY] = write_off_policy(files[CROSSED].parent, done["base"])
         try:
             runner = Runner(experiment(changes, files, words), root, until="evaluate")
-            found = None
+            found: RunResult | None = None
             is_done = all(step.status == "hit" for step in plan_run(runner))
             if is_done or (wanted and not late):
                 if not is_done:

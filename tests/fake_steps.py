@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import pipelines.running.runner
 from core.errors import DamagedError
 from evaluators.measure.result_files import LOSSES, LOSSES_FILE, write_table
 from pipelines.artifacts.records import StepResult
@@ -20,6 +21,9 @@ from pipelines.artifacts.root import ArtifactRoot
 from pipelines.experiment.config import Experiment
 from pipelines.running.runner import Runner
 from pipelines.steps.shared.step import ExternalInputs, Step, StepCall
+
+if TYPE_CHECKING:
+    import pytest
 
 INPUTS = {
     "conversations": (),
@@ -209,6 +213,16 @@ def runner(root: Path, steps: FakeSteps, until: str | None = None, **changes: An
         steps=steps.table(),
         command="latentqa run fake.yaml",
     )
+
+
+def use_fake_steps(folder: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSteps:
+    """Have every experiment run fake steps of one piece; `fake.yaml` in `folder` is one."""
+    for name in ("PREFECT_API_URL", "LATENTQA_ROOT"):
+        monkeypatch.delenv(name, raising=False)
+    steps = FakeSteps(folder / "log", pieces=1)
+    monkeypatch.setattr(pipelines.running.runner, "steps_for", lambda experiment: steps.table())
+    (folder / "fake.yaml").write_text("experiment: fake\ndata: {path: .}\n")
+    return steps
 
 
 def main() -> None:

@@ -116,7 +116,7 @@ def _plan_step(runner: Runner, step: Step, sampled: bool) -> StepPlan:
     return StepPlan(step=step.name, status="hit", key=identity.key, why=why)
 
 
-def _size(runner: Runner, step: Step, sampled: bool) -> dict[str, int]:
+def _size(runner: Runner, step: Step, sampled: bool) -> dict[str, Any]:
     if step.size is None:
         return {}
     inputs = {role: runner.runs[name].artifact.data for role, name in step.inputs.items()}

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 from command_line import Called
-from fake_steps import FakeSteps
+from fake_steps import use_fake_steps
 
-import pipelines.running.runner
 from core.errors import DamagedError
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
@@ -25,11 +24,7 @@ BEGIN = "`latentqa init` writes one to begin with; --list has the packaged ones.
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make a folder with an experiment `fake` that has run, and the working directory."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    monkeypatch.delenv("LATENTQA_ROOT", raising=False)
-    steps = FakeSteps(tmp_path / "log", pieces=1)
-    monkeypatch.setattr(pipelines.running.runner, "steps_for", lambda experiment: steps.table())
-    Path("fake.yaml").write_text("experiment: fake\ndata: {path: .}\n")
+    use_fake_steps(tmp_path, monkeypatch)
     from pipelines.running.request import RunRequest
 
     RunRequest(config="fake.yaml", root="artifacts").run()

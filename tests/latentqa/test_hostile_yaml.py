@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 from command_line import Called
-from fake_steps import FakeSteps
+from fake_steps import use_fake_steps
 from mutations import check_yaml
-
-import pipelines.running.runner
 
 MUTATIONS, BLOCK = 200, 50
 SECRET = "sk-proj-4fQ9xK27"
@@ -20,9 +18,7 @@ SECRET = "sk-proj-4fQ9xK27"
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make an empty working directory, and steps that read nothing from outside."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("LATENTQA_ROOT", raising=False)
-    steps = FakeSteps(tmp_path / "log", pieces=1)
-    monkeypatch.setattr(pipelines.running.runner, "steps_for", lambda experiment: steps.table())
+    use_fake_steps(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("block", range(MUTATIONS // BLOCK))

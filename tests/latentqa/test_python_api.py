@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_steps import FakeSteps
+from fake_steps import use_fake_steps
 
 import latentqa
 import latentqa.api
-import pipelines.running.runner
 from core.errors import ConfigError
 from pipelines.artifacts.root import ArtifactRoot
 
@@ -23,13 +22,8 @@ CHECKOUT = Path(__file__).parents[2]
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make an experiment file whose steps write a few bytes each."""
-    monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    monkeypatch.delenv("LATENTQA_ROOT", raising=False)
-    steps = FakeSteps(tmp_path / "log", pieces=1)
-    monkeypatch.setattr(pipelines.running.runner, "steps_for", lambda experiment: steps.table())
-    path = tmp_path / "fake.yaml"
-    path.write_text("experiment: fake\ndata: {path: .}\n")
-    return path
+    use_fake_steps(tmp_path, monkeypatch)
+    return tmp_path / "fake.yaml"
 
 
 def run_examples(name: str, **names: Any) -> None:

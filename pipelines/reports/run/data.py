@@ -164,7 +164,8 @@ def read_report_data(inputs: ReportInputs) -> ReportData:
 
 
 def _counts(step: Artifact | None) -> Mapping[str, Any]:
-    return {} if step is None else step.record["counts"]
+    counts: Mapping[str, Any] = {} if step is None else step.record["counts"]
+    return counts
 
 
 def _training(step: Artifact | None) -> TrainingLog | None:

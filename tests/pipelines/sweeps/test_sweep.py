@@ -11,9 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 from command_line import Called
-from fake_steps import FakeSteps
+from fake_steps import FakeSteps, use_fake_steps
 
-import pipelines.running.runner
 from activation_store.target.capture import Capture
 from core.errors import ModelError
 from pipelines.artifacts.root import ArtifactRoot
@@ -21,7 +20,6 @@ from pipelines.experiment.sweep_points import plan_sweep
 from pipelines.reports.sweep.page import write_sweep
 from pipelines.sweeps.sweep import Sweep
 
-FAKE = "experiment: fake\ndata: {path: .}\n"
 TINY = """
 experiment: tiny
 generate:
@@ -40,11 +38,7 @@ runtime: {{device: cpu, threads: 1}}
 
 @pytest.fixture
 def steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSteps:
-    monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    found = FakeSteps(tmp_path / "log", pieces=1)
-    monkeypatch.setattr(pipelines.running.runner, "steps_for", lambda experiment: found.table())
-    (tmp_path / "fake.yaml").write_text(FAKE)
-    return found
+    return use_fake_steps(tmp_path, monkeypatch)
 
 
 def sweep(folder: Path, *vary: str, seeds: int = 1, file: str = "fake.yaml") -> Sweep:
