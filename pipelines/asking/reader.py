@@ -287,15 +287,8 @@ class Reader:
         readings = {
             i: captured.reading(layers, chosen) for i, (captured, chosen, _) in ready.items()
         }
-        answers = self._answers(asked, readings, 1, options.max_tokens)
-        drawn = self._answers(
-            asked,
-            readings,
-            options.samples,
-            options.max_tokens,
-            temperature=options.temperature,
-            seed=options.seed,
-        )
+        likeliest = options.model_copy(update={"samples": 1, "temperature": 0.0})
+        answers, drawn = (self._answers(asked, readings, how) for how in (likeliest, options))
         for i, (captured, chosen, withheld) in ready.items():
             mine = [j for j, (of, _) in enumerate(asked) if of == i]
             out[i] = AskResult(
@@ -331,24 +324,18 @@ class Reader:
         return self.ood_detector.score(vectors[: reading.n])
 
     def _answers(
-        self,
-        asked: Sequence[tuple[int, str]],
-        readings: dict[int, Reading],
-        times: int,
-        max_tokens: int,
-        *,
-        temperature: float = 0.0,
-        seed: int = 0,
+        self, asked: Sequence[tuple[int, str]], readings: dict[int, Reading], options: AskOptions
     ) -> list[list[Answer]]:
-        """Answer each question `times` times."""
+        """Answer each question `options.samples` times."""
+        times = options.samples
         if not asked or not times:
             return [[] for _ in asked]
         found = generate_answers(
             self.decoder,
             [readings[i] for i, _ in asked for _ in range(times)],
             [question for _, question in asked for _ in range(times)],
-            max_tokens=max_tokens,
-            temperature=temperature,
-            seed=seed,
+            max_tokens=options.max_tokens,
+            temperature=options.temperature,
+            seed=options.seed,
         )
         return [found[j * times : (j + 1) * times] for j in range(len(asked))]
