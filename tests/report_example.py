@@ -157,7 +157,7 @@ def write_example(root: Path, reading: dict[str, Any] | None = None) -> ReportIn
     """Write the artifacts of a whole run below `root`: real layout, made-up numbers."""
     draw = random.Random(0)
     reading = reading or example_reading()
-    counts = {"dump": DUMPED, "train": TRAINED}
+    counts: dict[str, dict[str, Any]] = {"dump": DUMPED, "train": TRAINED}
     steps = {
         name: write_step(root, name, counts.get(name))
         for name in ("conversations", "questions", "dump", "train", "evaluate")

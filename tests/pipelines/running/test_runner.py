@@ -111,7 +111,7 @@ def test_an_unchanged_rerun_makes_nothing(tmp_path: Path, steps: FakeSteps) -> N
     ],
 )
 def test_a_change_makes_what_depends_on_it(
-    tmp_path: Path, steps: FakeSteps, section: str, change: dict[str, Any], again: list[str]
+    tmp_path: Path, steps: FakeSteps, section: str, change: Any, again: list[str]
 ) -> None:
     runner(tmp_path / "r", steps).run()
     assert made(runner(tmp_path / "r", steps, **{section: change}).run()) == again
