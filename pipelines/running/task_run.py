@@ -63,8 +63,9 @@ def run_tasks_of(
         )
     rows = next((step for step in CONVERSATION_STEPS if step in found), None)
     if rows is None:  # those that the decoder was trained on, if they are here
-        made_from = found[_TRAIN].identity["inputs"]["conversations"]["key"]
-        if (own := place.find(made_from, *CONVERSATION_STEPS)) is not None:
+        made_from = found[_TRAIN].identity["inputs"].get("conversations")
+        own = place.find(made_from["key"], *CONVERSATION_STEPS) if made_from else None
+        if own is not None:
             rows, found = own.kind, {**found, own.kind: own}
     if prompts and rows is None:
         raise RefError(
