@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -55,7 +54,7 @@ def publish(
     evaluation with intervals.
     """
     from core.files import new_folder
-    from pipelines.reports.publish.decoder import newest_evaluation, write_folder
+    from pipelines.reports.publish.decoder import fill_folder, newest_evaluation
     from pipelines.reports.publish.hub import push_folder
     from pipelines.reports.publish.target import describe_target
 
@@ -65,12 +64,11 @@ def publish(
     train = refs.resolve(decoder, "train")
     evaluated = refs.resolve_set(decoder).get("evaluate") or newest_evaluation(refs.root, train)
     described = describe_target(train, base_model=base_model, licence=license_)
-    with contextlib.ExitStack() as held:
-        if out is None:
-            folder = Path(held.enter_context(tempfile.TemporaryDirectory())) / "decoder"
-        else:  # where the upload fails, none is left behind that a second try would find
-            folder = held.enter_context(new_folder(out.expanduser()))
-        write_folder(folder, train, evaluated, described)
+    # where the upload fails, no folder is left behind that a second try would find
+    aside = tempfile.TemporaryDirectory() if out is None else new_folder(out.expanduser())
+    with aside as name:
+        folder = Path(name)
+        fill_folder(folder, train, evaluated, described)
         address = None
         if repo is not None:
             message = "A decoder, its record and its card"

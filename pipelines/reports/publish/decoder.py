@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from core.files import new_folder, write_json
+from core.files import write_json
 from decoder.binding import SIDECAR
 from decoder.normalisation import STATISTICS_FILE
 from pipelines.artifacts.artifact import Artifact
@@ -25,32 +25,30 @@ def newest_evaluation(root: ArtifactRoot, train: Artifact) -> Artifact | None:
     return max(own, key=lambda a: str(a.record.get("created", "")), default=None)
 
 
-def write_folder(
+def fill_folder(
     folder: Path, train: Artifact, evaluated: Artifact | None, target: PublishedTarget
 ) -> None:
-    """Write a decoder and its card, whole or not at all.
+    """Write a decoder and its card into a folder that the caller makes whole or removes.
 
     The adapter's configuration and `latentqa.json` name the target by its repository and commit,
     where these are known.
 
     Args:
-        folder: new or empty.
+        folder: is there, and empty.
         train: the decoder.
         evaluated: its evaluation, or None.
         target: its target.
 
     Raises:
-        StorageError: `folder` holds something already, or the disk is full or read-only.
         DamagedError: the decoder's bytes are not those committed.
     """
     train.check_bytes()
-    with new_folder(folder) as aside:
-        for name in _FILES:
-            if (train.data / name).is_file():
-                shutil.copyfile(train.data / name, aside / name)
-        if target.repository is not None:
-            _name_target(aside, target)
-        (aside / CARD).write_text(model_card(train, evaluated, target), encoding="utf-8")
+    for name in _FILES:
+        if (train.data / name).is_file():
+            shutil.copyfile(train.data / name, folder / name)
+    if target.repository is not None:
+        _name_target(folder, target)
+    (folder / CARD).write_text(model_card(train, evaluated, target), encoding="utf-8")
 
 
 def _name_target(folder: Path, target: PublishedTarget) -> None:
