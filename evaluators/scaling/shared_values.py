@@ -1,7 +1,8 @@
 """What several evaluations measured of the same questions, by control.
 
 The trainings of a sweep are compared on the questions that all of them were asked, and on the items
-of identification with the same options: a difference is then never one of the questions.
+of identification with the same options: a difference is then never one of the questions. Targets
+that wrote completions of their own are compared on the same questions about the same controls.
 """
 
 from __future__ import annotations
@@ -181,7 +182,10 @@ def _share(
     losses: Sequence[Mapping[Slice, Values]],
     items: Sequence[Mapping[Slice, Values]],
 ) -> SharedValues | None:
-    tables = _align([one[split, view] for one in losses])
+    tables = [one[split, view] for one in losses]
+    chosen = [one.get((split, view), {}) for one in items]
+    if not shared_keys(tables):
+        tables, chosen = _average_by_question(tables), _average_by_question(chosen)
     keys = shared_keys(tables)
     if not keys:
         return None
@@ -194,7 +198,6 @@ def _share(
         found["hidden_gain"] = values["swapped"] - rights
     elif "other" in values:
         found["grounded_gain"] = values["other"] - rights
-    chosen = _align([one.get((split, view), {}) for one in items])
     if shared := shared_keys(chosen):
         found["identified"] = np.stack(
             [control_means(table, shared, ["right"])[:, 0] for table in chosen]
@@ -203,18 +206,17 @@ def _share(
     return SharedValues(split, view, controls, len(keys), found)
 
 
-def _align(tables: Sequence[Values]) -> Sequence[Values]:
-    """Name questions by their control and text alone where the examples themselves differ.
+def _average_by_question(tables: Sequence[Values]) -> list[Values]:
+    """Average over the examples of each control and question, where tables share no example.
 
-    Completions are the target's own: another target's rows have other ids.
+    Completions are the target's own: another target's rows have other ids, and their items other
+    options, as many.
     """
-    if set(tables[0]).intersection(*tables[1:]):
-        return tables
-    merged = []
+    merged: list[Values] = []
     for table in tables:
         grouped: dict[Key, list[Mapping[str, float]]] = {}
-        for (control, _example, *rest), values in table.items():
-            grouped.setdefault((control, *rest), []).append(values)
+        for (control, _example, question, *_options), values in table.items():
+            grouped.setdefault((control, question), []).append(values)
         merged.append({key: _mean(found) for key, found in grouped.items()})
     return merged
 

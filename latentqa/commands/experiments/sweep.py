@@ -93,9 +93,10 @@ def _print(found: SweepFindings) -> None:
 
     for curve in found.curves:
         others = "".join(f", {axis}={shown(value)}" for axis, value in curve.group.items())
+        wide = max(16, *(len(shown(point.value)) + 2 for point in curve.points))
         say(f"{curve.metric.title} ({curve.split}, {curve.view}) by {curve.axis}{others}")
         for point in curve.points:
-            say(f"  {shown(point.value):<16}{point.estimate}")
+            say(f"  {shown(point.value):<{wide}}{point.estimate}")
         if curve.fit is not None:
             say(f"  power law       {curve.fit.law}")
         if (judged := curve.held_out) is not None:

@@ -153,10 +153,12 @@ def test_only_questions_that_all_were_asked_count(tmp_path: Path) -> None:
 def test_completions_of_another_target_are_the_same_questions(tmp_path: Path) -> None:
     folders = [
         evaluation(tmp_path / "one", 1.0, examples="a"),
-        evaluation(tmp_path / "other", 2.0, examples="b"),
+        evaluation(tmp_path / "other", 2.0, examples="b", options=("a", "c"), correct=0.0),
     ]
     (found,) = read_shared_values(folders)
     assert found.questions == CONTROLS
+    # options are drawn for each example
+    assert found.values["identified"].tolist() == [[1.0] * CONTROLS, [0.0] * CONTROLS]
 
 
 def test_items_with_other_options_are_not_compared(tmp_path: Path) -> None:
