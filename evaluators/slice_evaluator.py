@@ -312,12 +312,16 @@ class SliceEvaluator:
             return {}
 
         def measure() -> list[list[Any]]:
-            conversations = [row.conversation for row in measured.rows]
-            table = self._sources.table
-            decoder = self._decoder
+            swaps, store, decoder = measured.context.swaps, self._store, self._decoder
+            rows = [row.conversation for row in measured.rows if row.example_id in swaps]
+            table = [row for row in self._sources.table if row.example_id in store]
             with decoder.without_adapter():
                 found = measure_control_effects(
-                    decoder.net, decoder.tokenizer, conversations, table
+                    decoder.net,
+                    decoder.tokenizer,
+                    rows,
+                    table,
+                    longest=decoder.shape.max_positions,
                 )
             return [[example, nats] for example, nats in found.items()]
 

@@ -7,6 +7,7 @@ Where it is near zero there is nothing to read, and a decoder is not to blame.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from activation_store.target.load import rope_switch
-from activation_store.target.swaps import make_swaps
+from activation_store.target.swaps import make_swaps, tokenize_swapped
 from activation_store.tokens.tokens import SEGMENT_CODES, Tokens, tokenize_row
 from core.errors import DataError
 from core.records.estimate import Estimate
@@ -33,7 +34,12 @@ _BATCH_TOKENS = 2048
 
 
 def measure_control_effects(
-    net: Any, tokenizer: Any, rows: Sequence[Conversation], table: Sequence[Conversation]
+    net: Any,
+    tokenizer: Any,
+    rows: Sequence[Conversation],
+    table: Sequence[Conversation],
+    *,
+    longest: int,
 ) -> dict[str, float]:
     """Measure the control effect of rows that have a completion.
 
@@ -42,30 +48,32 @@ def measure_control_effects(
         tokenizer: the target's.
         rows: rows to measure; those of other views are left out.
         table: every conversation, so that controls are paired as for the hidden gain.
+        longest: most tokens of a conversation; longer ones are left out, as by a dump.
 
     Returns:
-        Nats by example id; rows without another control to swap with are absent.
+        Nats by example id; rows that have no swapped conversation are absent.
     """
-    wanted = {row.example_id for row in rows if row.view == VIEW}
-    pool = [row for row in table if row.view == VIEW]
+    wanted = {row.example_id: row.split for row in rows if row.view == VIEW}
+    splits = set(wanted.values())
+    pool = [row for row in table if row.view == VIEW and row.split in splits]
     own: dict[str, Tokens] = {}
     for row in pool:
-        try:
-            own[row.example_id] = tokenize_row(tokenizer, row)
-        except DataError:
-            continue  # the dump left it out as well, and counted it
+        with contextlib.suppress(DataError):  # the dump leaves it out as well, and counts it
+            tokens = tokenize_row(tokenizer, row)
+            if len(tokens.ids) <= longest:
+                own[row.example_id] = tokens
     kept = [row for row in pool if row.example_id in own]
     hidden = {example: tokens.withheld for example, tokens in own.items()}
+    swapped = dict(tokenize_swapped(kept, own, tokenizer, longest=longest))
     swaps = [
         swap
-        for swap in make_swaps(kept, hidden, {row.split for row in kept})
-        if swap.row.example_id in wanted
+        for swap in make_swaps(kept, hidden, splits)
+        if swap.row.example_id in wanted and swap.swapped.example_id in swapped
     ]
     conversations = {}
     for swap in swaps:
         conversations[swap.row.example_id, "own"] = own[swap.row.example_id]
-        swapped = tokenize_row(tokenizer, swap.swapped)
-        conversations[swap.row.example_id, "swapped"] = swapped
+        conversations[swap.row.example_id, "swapped"] = swapped[swap.swapped.example_id]
     likelihood = _completion_log_likelihoods(net, conversations)
     return {
         swap.row.example_id: likelihood[swap.row.example_id, "own"]

@@ -87,7 +87,7 @@ def _control(call: StepCall) -> StepResult:
 
 CONTROL = Step(
     name="control",
-    version=9,
+    version=10,
     entry="evaluators.control.evaluation",
     run=_control,
     config=_config,

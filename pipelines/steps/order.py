@@ -226,7 +226,7 @@ def _from_conversations(
     decoders = {name: name for name in ("train", *map(baseline_step, baselines))}
     evaluate = Step(
         name="evaluate",
-        version=9,
+        version=10,
         entry="evaluators.evaluation",
         run=run_evaluation,
         config=lambda experiment: _evaluate_config(experiment, live=live),

@@ -20,7 +20,7 @@ def quality_step(conversations: str) -> Step:
     """Return the step, which reads what the step `conversations` makes."""
     return Step(
         name=QUALITY,
-        version=4,
+        version=5,
         entry="generators.quality.check",
         run=_check,
         config=lambda experiment: plain(_section(experiment), QualityConfig),
@@ -59,7 +59,13 @@ def _check(call: StepCall) -> StepResult:
 
 def _measure_effects(call: StepCall) -> dict[str, float]:
     """Measure the control effect of every row with a completion, with the target."""
-    from activation_store.target.load import load_model, load_tokenizer, pick_device, use_threads
+    from activation_store.target.load import (
+        load_model,
+        load_tokenizer,
+        model_shape,
+        pick_device,
+        use_threads,
+    )
     from core.records.table_files import CONVERSATIONS_FILE, read_conversations
     from evaluators.measure.control_effect import measure_control_effects
 
@@ -67,7 +73,8 @@ def _measure_effects(call: StepCall) -> dict[str, float]:
     use_threads(runtime)
     rows = read_conversations(call.data("conversations") / CONVERSATIONS_FILE)
     net = load_model(model, dtype="float32", device=pick_device(runtime), runtime=runtime)
-    return measure_control_effects(net, load_tokenizer(model), rows, rows)
+    longest = model_shape(model).max_positions
+    return measure_control_effects(net, load_tokenizer(model), rows, rows, longest=longest)
 
 
 def _external(outside: ExternalInputs) -> dict[str, Any]:

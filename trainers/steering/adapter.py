@@ -71,11 +71,13 @@ def add_target_adapter(decoder: Decoder, name: str, config: Any, *, seed: int) -
 def linear_names(decoder: Decoder) -> tuple[str, ...]:
     """Name the linear layers of the decoder's blocks, adapted or not, without their paths."""
     from peft.tuners.tuners_utils import BaseTunerLayer
+    from transformers.pytorch_utils import Conv1D
 
+    linear = (torch.nn.Linear, Conv1D, BaseTunerLayer)
     found = set()
     for name, module in blocks_of(decoder.net.get_base_model()).named_modules():
         inside = ".lora_" in name or name.endswith(".base_layer")
-        if isinstance(module, torch.nn.Linear | BaseTunerLayer) and not inside:
+        if isinstance(module, linear) and not inside:
             found.add(name.rsplit(".", 1)[-1])
     return tuple(sorted(found))
 

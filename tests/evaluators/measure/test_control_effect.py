@@ -50,8 +50,32 @@ def test_it_is_how_much_likelier_a_reply_is_under_its_own_control() -> None:
         for swap in make_swaps(table, hidden, ("test",))
     }
     assert len(expected) == 2
-    found = measure_control_effects(net, tokenizer, table, table)
+    found = measure_control_effects(net, tokenizer, table, table, longest=10_000)
     assert found == {name: pytest.approx(value, abs=1e-4) for name, value in expected.items()}
+
+
+def test_a_conversation_that_is_too_long_is_neither_measured_nor_swapped_with() -> None:
+    model = chain.model()
+    net = load_model(model, dtype="float32", device=torch.device("cpu"))
+    tokenizer = load_tokenizer(model)
+    first, second = rows()
+    third = replace(
+        first,
+        example_id="third",
+        control_id="third",
+        group_id="third",
+        messages=(
+            replace(first.messages[0], content="A long control. " * 30),
+            *first.messages[1:],
+        ),
+    )
+    table = [first, second, third]
+    sizes = [len(tokenize_row(tokenizer, row).ids) for row in table]
+    assert max(sizes[:2]) < sizes[2]
+    short = measure_control_effects(net, tokenizer, table[:2], table[:2], longest=sizes[2] - 1)
+    assert len(short) == 2
+    found = measure_control_effects(net, tokenizer, table, table, longest=sizes[2] - 1)
+    assert found == short
 
 
 def test_rows_on_both_sides_of_a_switch_of_positions_are_what_they_are_alone() -> None:

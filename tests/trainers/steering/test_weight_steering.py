@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import decoders
 import numpy as np
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from activation_store.target.adapter import load_adapter
 from activation_store.target.load import load_model
 from core.records.steering_control import SteeringControl, WantedAnswer
 from decoder.adapters import use_adapter
 from decoder.config import LoraSettings
-from decoder.model import Decoder
+from decoder.model import Decoder, add_lora
 from decoder.steering.objective import make_objective
 from decoder.steering.prompts import SteeringPrompt, tokenize_prompt
 from trainers.steering.adapter import (
     STEER,
     add_steering_adapter,
+    linear_names,
     remove_steering_adapter,
     save_steering_adapter,
     steering_weights,
@@ -153,3 +156,10 @@ def test_removing_it_leaves_the_decoder_active() -> None:
     remove_steering_adapter(decoder)
     assert decoder.net.active_adapter == "default"
     assert torch.equal(logits(decoder, "default"), before)
+
+
+def test_layers_that_gpt_2_keeps_transposed_are_adapted_too() -> None:
+    net = GPT2LMHeadModel(GPT2Config(n_layer=2, n_embd=16, n_head=2, vocab_size=8192))
+    adapted = add_lora(net, LoraSettings(targets=("c_attn",)))
+    decoder = cast(Decoder, SimpleNamespace(net=adapted))
+    assert linear_names(decoder) == ("c_attn", "c_fc", "c_proj")
