@@ -70,12 +70,18 @@ def _format_date(flag: str, code: str) -> str:
 
 @functools.cache
 def _clock_macro() -> str:
-    fields = "".join(
-        f" | replace('%{flag}{code}', '{_format_date(flag, code)}')"
+    formatted = [
+        (f"%{flag}{code}", _format_date(flag, code))
         for flag in ("-", "#", "_", "^", "")  # %-d: without a leading zero; %#d: so on Windows
         for code in "aAbBcCdDeFgGhHIjklmMpPrRsSTuUVwWxXyYzZ"
+    ]
+    # a loop, not a chain of filters: jinja takes seconds to compile a chain of this length
+    return (
+        f"{{% macro {_CLOCK}(format) %}}{{% set now = namespace(text=format) %}}"
+        f"{{% for code, value in {formatted} %}}"
+        "{% set now.text = now.text | replace(code, value) %}{% endfor %}"
+        "{{ now.text }}{% endmacro %}"
     )
-    return f"{{% macro {_CLOCK}(format) %}}{{{{ format{fields} }}}}{{% endmacro %}}"
 
 
 def settings_of(tokenizer: Any) -> TemplateConfig:

@@ -40,7 +40,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 _UPPER_TAIL = 0.025
 
@@ -119,7 +119,7 @@ def t_test_p_value(estimate: float, parts: Sequence[VariancePart]) -> float:
     variance, degrees = _total_variance(parts)
     if not variance:
         return 1.0 if estimate == 0 else 0.0
-    return float(2 * stats.t.sf(abs(estimate) / variance**0.5, degrees))
+    return float(2 * stdtr(degrees, -abs(estimate) / variance**0.5))
 
 
 def _total_variance(parts: Sequence[VariancePart]) -> tuple[float, float]:
@@ -145,7 +145,7 @@ def _total_variance(parts: Sequence[VariancePart]) -> tuple[float, float]:
 
 def _t_score(degrees: float) -> float:
     """Return the 97.5 % quantile of Student's t."""
-    return float(stats.t.isf(_UPPER_TAIL, degrees))
+    return float(-stdtrit(degrees, _UPPER_TAIL))
 
 
 def _expanded_score(n: int) -> float:
@@ -155,7 +155,7 @@ def _expanded_score(n: int) -> float:
 
 def _quantile(drawn_S: np.ndarray, score: float) -> float:
     """Return the samples' quantile at a standard score."""
-    return float(np.quantile(drawn_S, stats.norm.cdf(score)))
+    return float(np.quantile(drawn_S, ndtr(score)))
 
 
 def _bias_score(estimate: float, drawn_S: np.ndarray) -> float:
@@ -163,7 +163,7 @@ def _bias_score(estimate: float, drawn_S: np.ndarray) -> float:
     tiny = 1e-12 * max(1.0, abs(estimate))  # rounding must not tell equal values apart
     below = np.mean(drawn_S < estimate - tiny) + np.mean(np.abs(drawn_S - estimate) <= tiny) / 2
     smallest = 1 / len(drawn_S)
-    return float(stats.norm.ppf(np.clip(below, smallest, 1 - smallest)))
+    return float(ndtri(np.clip(below, smallest, 1 - smallest)))
 
 
 def _may_be_lowest(estimates_R: np.ndarray, drawn_SR: np.ndarray, n: int) -> np.ndarray:
@@ -176,9 +176,11 @@ def _may_be_lowest(estimates_R: np.ndarray, drawn_SR: np.ndarray, n: int) -> np.
 
 def _joint_score(drawn_SR: np.ndarray, score: float) -> float:
     """Return the standard score of single upper ends that cover all means jointly."""
+    from scipy.stats import rankdata  # imported here: scipy.stats takes a second to load
+
     samples = len(drawn_SR)
     # the share of samples below each one, ties counted half
-    greatest_S = ((stats.rankdata(drawn_SR, axis=0) - 0.5) / samples).max(1)
-    level = np.quantile(greatest_S, stats.norm.cdf(score))
+    greatest_S = ((rankdata(drawn_SR, axis=0) - 0.5) / samples).max(1)
+    level = np.quantile(greatest_S, ndtr(score))
     half = 1 / (2 * samples)
-    return float(stats.norm.ppf(np.clip(level, half, 1 - half)))
+    return float(ndtri(np.clip(level, half, 1 - half)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
@@ -10,7 +11,9 @@ from rich.text import Text
 
 from core.files import write_files
 from core.text.text_tables import csv_bytes
-from pipelines.asking.reading_map import ReadingMap, Window
+
+if TYPE_CHECKING:
+    from pipelines.asking.reading_map import ReadingMap, Window
 
 _CELL = 6
 """Characters of a cell."""

@@ -101,7 +101,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         (
             "pipelines.reports.run.results, pipelines.asking.map_view, "
             "pipelines.reports.run.sections.tasks, pipelines.reports.run.sections.control",
-            ("matplotlib",),
+            ("torch", "matplotlib", "scipy.stats"),
         ),
     ],
     ids=["latentqa", "results and compare", "tables and maps on a terminal"],
