@@ -45,18 +45,19 @@ def test_the_pools_are_one_of_processes_and_one_of_containers() -> None:
     assert container["image_pull_policy"] == "IfNotPresent"
 
 
-def test_artifacts_of_containers_lie_in_a_volume() -> None:
+def test_artifacts_and_the_cache_of_containers_lie_in_volumes() -> None:
     lines = (CHECKOUT / "deploy" / "Dockerfile").read_text().splitlines()
     told = dict(line.split(maxsplit=1) for line in lines if line.startswith(("WORKDIR", "ENV")))
     found = {
         name: one.work_pool.job_variables for name, one in DEPLOYMENTS.items() if one.work_pool
     }
     composed = yaml.safe_load((CHECKOUT / "deploy" / "compose.yaml").read_text())["services"]
-    volumes = [*found["quickstart-docker"]["volumes"], *composed["worker"]["volumes"]]
     for deployment in DEPLOYMENTS.values():
         place = f"{told['WORKDIR']}/{deployment.parameters['root']}"
         assert told["ENV"] == f"LATENTQA_ROOT={place}"
-        assert [volume.split(":")[1] for volume in volumes] == [place, place]
+        for volumes in (found["quickstart-docker"]["volumes"], composed["worker"]["volumes"]):
+            # a container without a cache converts the embedded model again, for a minute
+            assert [one.split(":")[1] for one in volumes] == [place, "/root/.cache/latentqa"]
     (step,) = DEPLOYMENTS["quickstart-docker"].pull or []
     assert step == {
         "prefect.deployments.steps.set_working_directory": {"directory": told["WORKDIR"]}
@@ -94,6 +95,10 @@ def test_the_composed_services_use_postgresql_and_a_password() -> None:
     worker = services["worker"]["environment"]
     assert worker["PREFECT_API_URL"] == "http://server:4200/api"
     assert worker["PREFECT_API_AUTH_STRING"] == "${PREFECT_AUTH}"
+    assert {one["restart"] for one in services.values()} == {"unless-stopped"}
+    # an image of this name in a registry is somebody else's
+    ours = [one for one in services.values() if one["image"] == "latentqa:latest"]
+    assert [one["pull_policy"] for one in ours] == ["never", "never"]
 
 
 @pytest.mark.parametrize("ours", [True, False])
