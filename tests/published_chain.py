@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from page_figures import unrendered_figures
 
 from latentqa.cli import main
 
@@ -134,6 +135,7 @@ class Chain:
         """Call any command in this process."""
         out, err = io.StringIO(), io.StringIO()
         with (
+            unrendered_figures(),
             pytest.MonkeyPatch.context() as patch,
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),

@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from page_figures import unrendered_figures
 
 from core.records.table_files import (
     CONVERSATIONS_FILE,
@@ -318,9 +319,12 @@ def report_text(out: Path, experiment: Experiment, **counts: dict[str, Any]) -> 
     """Write the report of steps that are known by their counts alone, and return its words."""
     metrics = metrics_of({step: {"counts": found} for step, found in counts.items()})
     inputs = ReportInputs(experiment=experiment, command="", metrics=metrics, steps=())
-    page = re.sub(r"<[^>]+>", " ", write_report(inputs, out).read_text())
+    with unrendered_figures():
+        page = re.sub(r"<[^>]+>", " ", write_report(inputs, out).read_text())
     return html.unescape(" ".join(page.split()))
 
 
 def report(inputs: ReportInputs, out: Path) -> Page:
-    return Page(write_report(inputs, out).read_text())
+    """Write the report without rendering its figures, and return its page."""
+    with unrendered_figures():
+        return Page(write_report(inputs, out).read_text())
