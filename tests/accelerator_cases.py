@@ -88,8 +88,8 @@ FAMILIES = ["llama", "gemma3", *prove("qwen3", "gpt_neox")]
 STEERED = ["llama", *prove("gemma3", "qwen3", "gpt_neox")]
 """Of what differs by family in what was tested already: the other three in `make prove`."""
 WINDOWS = ("gemma3", "mistral")
-LAYERS = (0, 2)
-BLOCKS = 3
+LAYERS = (0, 1)
+BLOCKS = 2
 ADAPTED = LoraSettings(rank=4, targets=("q_proj", "down_proj", "query_key_value", "dense_4h_to_h"))
 """One linear layer of the attention and one behind it: an operation on the device takes long."""
 few = pytest.mark.parametrize("family", STEERED, indirect=True)
@@ -186,7 +186,7 @@ def test_a_dump_reads_each_batch_once_a_layer(
     monkeypatch.setattr(os, "fsync", lambda file: None)  # a busy disk takes longer than all else
     model = decoders.model(family, blocks=BLOCKS)
     rows = [stores.conversation(i, "stimulus") for i in range(3)]
-    config = stores.CAPTURE.model_copy(update={"batch_tokens": 200})
+    config = stores.CAPTURE.model_copy(update={"batch_tokens": 200, "layers": LAYERS})
     prepared = prepare_dump(stores.table(tmp_path / "rows", rows), config, model)
     plan = prepared.make_plan()
     write_plan(tmp_path, plan)
@@ -242,11 +242,11 @@ def test_a_live_step_reads_the_targets_activations_alone(
 ) -> None:
     decoder = decoder_on(family)
     conversations = [chain.row(number)[0] for number in range(2)]
-    settings = chain.CAPTURE.model_copy(update={"swapped": ()})
+    settings = chain.CAPTURE.model_copy(update={"swapped": (), "layers": LAYERS[1:]})
     source = LiveActivations(decoders.model(family, blocks=BLOCKS), conversations, settings)
     source.attach_decoder(decoder)
     inputs = make_activation_inputs(
-        source, layers=lambda example, epoch: ReadLayers((2,)), masking=False
+        source, layers=lambda example, epoch: ReadLayers(LAYERS[1:]), masking=False
     )
     rows = rows_of(decoder, inputs)
     take_step(trainer_of(decoder, rows, device, tmp_path, monkeypatch), decoder, rows)
@@ -313,7 +313,7 @@ def test_a_steering_gradient_is_read_once_and_its_loss_not_at_all(
     assert len(compute_answer_gradient(decoder, rows, [asked] * 2).gradients) == 2
     assert device.reads == {"compute_answer_gradient": 1}
     net = decoder.net.get_base_model()
-    kept = Capture(net, (2,), gradients=True)([np.arange(5), np.arange(4)])[2]
+    kept = Capture(net, LAYERS[1:], gradients=True)([np.arange(5), np.arange(4)])[LAYERS[1]]
     leaf = kept.detach().clone().requires_grad_()
     placed = [Reading(leaf[row, :n], n, 0) for row, n in enumerate((5, 4))]
     torch.autograd.backward(answer_loss(decoder, placed, [asked] * 2))
@@ -407,12 +407,12 @@ def test_the_gradient_of_a_block_on_another_device_goes_back_there() -> None:
         assert (loss.device.index, gradient.device.index) == (0, 1)
 
 
-@pytest.mark.parametrize("write_layer", [2, pytest.param(0, marks=pytest.mark.prove)])
+@pytest.mark.parametrize("write_layer", [1, pytest.param(0, marks=pytest.mark.prove)])
 def test_a_model_spread_over_two_devices_is_read_scored_and_asked(write_layer: int) -> None:
     with fake_device():
         decoder = make(write_layer=write_layer, injection="add")
         base = decoder.net.get_base_model()
-        spread(decoder.net, base.model.layers[2:], base.model.norm)
+        spread(decoder.net, base.model.layers[1:], base.model.norm)
         found = Capture(base, LAYERS)([np.arange(5), np.arange(3)])
         assert {values.device.index for values in found.values()} == {0, 1}
         HostCopier("bfloat16").start(found)
@@ -434,7 +434,7 @@ def test_another_model_spread_over_two_devices_is_read_in_a_task() -> None:
         base = decoder.net.get_base_model()
         spread(decoder.net, base.model.layers[1:], base.model.norm)
         network = TargetNetwork(base, decoder.tokenizer)
-        found = read_texts(network, ["abc", "ab"], 2)
+        found = read_texts(network, ["abc", "ab"], LAYERS[1])
         assert [own.vectors.shape for own in found] == [(3, 32), (2, 32)]
         assert device.reads == {"read_texts": 1}
 
@@ -453,9 +453,9 @@ def test_a_model_spread_over_two_devices_is_steered(
     monkeypatch.setattr(shifts, "take_gradient", losses_alone)
     monkeypatch.setattr(hooks, "take_gradient", losses_alone)
     with fake_device():
-        decoder = make(read_layer=2)
+        decoder = make(read_layer=LAYERS[1])
         base = decoder.net.get_base_model()
-        spread(decoder.net, base.model.layers[2:], base.model.norm)
+        spread(decoder.net, base.model.layers[1:], base.model.norm)
         config = ActivationSteeringConfig.model_validate({"new_tokens": new_tokens})
         prompts = steered_prompts()
         steering = Steering(objective=objective(decoder), config=config)

@@ -64,7 +64,9 @@ def make(
         files,
         config=DecoderConfig.model_validate({"normalisation": "none", **config}),
         lora=lora or LoraSettings(rank=4),
-        binding=Binding(read_layer=READ_LAYER, target=files.digests(), model=files.ref),
+        binding=Binding(
+            read_layer=min(READ_LAYER, blocks - 1), target=files.digests(), model=files.ref
+        ),
         dtype=dtype,
         device=CPU,
         seed=0,
