@@ -23,8 +23,11 @@ else
 	@$(OFFLINE) $(BIN)/latentqa run experiments/quickstart.yaml $(ARGS)
 endif
 
-test: check
-	@$(TESTS) $(ARGS)
+# mypy, which has one thread and no cache in a fresh clone, runs beside the first tests
+test: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy & types=$$!; $(TESTS) $(ARGS); failed=$$?; wait $$types && exit $$failed
 
 coverage: setup
 	@$(TESTS) --cov --cov-report=term-missing:skip-covered $(ARGS)
