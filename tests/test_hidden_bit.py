@@ -58,7 +58,7 @@ def save_target(folder: Path, *, carries: bool) -> ModelFiles:
     net, tokenizer, draw = tiny.model(0), tiny.tokenizer(), Random(0)
     assert isinstance(net, LlamaForCausalLM)
     optimiser = torch.optim.AdamW(net.parameters(), lr=3e-3)
-    for _ in range(200 if carries else 0):
+    for _ in range(100 if carries else 0):
         rows = []
         for _ in range(16):
             number = draw.randrange(CONTROLS)
@@ -132,7 +132,8 @@ def read_hidden_bit(
         decoder=DecoderConfig(normalisation="standardise"),
         lora=LoraSettings(rank=8),
         views=("system",),
-        epochs=10,
+        epochs=6,
+        evaluations=2,
         learning_rate=1e-2,
     )
     train(inputs, folder / "d", folder / "dw", config=config, runtime=chain.RUNTIME)
