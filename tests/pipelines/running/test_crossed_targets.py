@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import tiny
+from page_figures import unrendered_figures
 from published_chain import CONFIG, write_published
 
 from core.errors import RefError
@@ -24,7 +25,7 @@ BASELINES = "baselines: [{}]\n  splits: [test]\n  views: [control]"
 
 def run_crossed(*words: str) -> int:
     """Run `latentqa crossed` and return its exit code."""
-    with pytest.raises(SystemExit) as done:
+    with unrendered_figures(), pytest.raises(SystemExit) as done:
         main(["crossed", *words])
     assert isinstance(done.value.code, int)
     return done.value.code
