@@ -250,7 +250,7 @@ def _read_examples(path: Path, needed: Sequence[str] = ()) -> dict[str, dict[str
 def _read_declared(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON ({error}).") from error
     if not isinstance(value, dict) or not isinstance(value.get("target", {}), dict):
         raise DataError(f"{path}: not what an export writes; remove it, or export again.")

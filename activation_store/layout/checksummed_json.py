@@ -43,7 +43,7 @@ def read_checksummed_json(path: Path, fields: Iterable[str] = ()) -> dict[str, A
         value = json.loads(data)
     except FileNotFoundError as error:
         raise DamagedError(f"{path}: the file is missing.", path) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DamagedError(f"{path}: not JSON ({error}).", path) from error
     # the bytes are compared too: 1E-7 is the same number as 1e-7
     as_written = isinstance(value, dict) and json_bytes(value) == data

@@ -9,6 +9,9 @@ from typing import Any, NoReturn
 
 from core.errors import DataError
 
+MOST_LEVELS = 100
+"""Most objects and lists within one another: what walks through them has an end too."""
+
 
 def read_json(path: Path) -> Any:
     """Read a JSON file; an object that repeats a key comes as `RepeatedKeys`.
@@ -45,7 +48,7 @@ def parse_json(text: str, *, nan_is_null: bool = False) -> Any:
     """
     constant = _null_if_nan if nan_is_null else _no_constant
     try:
-        return json.loads(text, object_pairs_hook=_object, parse_constant=constant)
+        value = json.loads(text, object_pairs_hook=_object, parse_constant=constant)
     except json.JSONDecodeError as error:
         raise InvalidJSON(error.msg, error.pos) from error
     except _ConstantError as error:
@@ -54,6 +57,22 @@ def parse_json(text: str, *, nan_is_null: bool = False) -> Any:
         raise InvalidJSON("nested too deeply") from error
     except ValueError as error:  # such as an integer of more digits than Python converts
         raise InvalidJSON(str(error)) from error
+    if text.count("[") + text.count("{") > MOST_LEVELS and is_deep(value):
+        raise InvalidJSON("nested too deeply")
+    return value
+
+
+def is_deep(value: Any) -> bool:
+    """Tell whether more than `MOST_LEVELS` objects and lists lie within one another."""
+    level = [value]
+    for _ in range(MOST_LEVELS + 1):
+        inner = [item for item in level if isinstance(item, dict | list)]
+        level = [
+            each for item in inner for each in (item.values() if isinstance(item, dict) else item)
+        ]
+        if not inner:
+            return False
+    return True
 
 
 def json_line(value: Any) -> str:

@@ -261,8 +261,11 @@ def _read(
                 f"{path}: column {wanted.name!r} holds {column.type}; expected {wanted.type}."
             )
     whole = table.select(schema.names).cast(pa.schema([one.with_nullable(True) for one in schema]))
-    for batch in whole.to_batches(max_chunksize=_BATCH):
-        yield from batch.to_pylist()
+    try:
+        for batch in whole.to_batches(max_chunksize=_BATCH):
+            yield from batch.to_pylist()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: a text in it is not UTF-8 ({error}).") from error
 
 
 def _castable(column: pa.ChunkedArray, wanted: pa.DataType) -> bool:

@@ -57,6 +57,11 @@ class RowsConfig(Config):
     def _known(cls, columns: dict[str, str]) -> dict[str, str]:
         if unknown := sorted(set(columns) - set(ROW_COLUMNS)):
             raise ValueError(f"no field {unknown[0]!r}; expected any of {', '.join(ROW_COLUMNS)}")
+        for name, column in columns.items():
+            others = [other for other in columns if other != name and columns[other] == column]
+            if others or not column.strip():
+                what = f"and {others[0]} are both column" if others else "is column"
+                raise ValueError(f"{name} {what} {column!r}; expected a column of its own")
         return columns
 
 

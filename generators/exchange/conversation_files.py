@@ -138,8 +138,8 @@ def read_own_rows(path: Path, rows: RowsConfig | None = None) -> tuple[list[OwnR
         try:
             found.append(_row(line, config))
         except MalformedRow as fault:
-            raw = json_line(line.value) if line.text is None else line.text.decode(errors="replace")
-            dropped.append(fault.drop(f"{line.file}:{line.number}", raw.strip()))
+            raw = line.text.decode(errors="replace").strip()
+            dropped.append(fault.drop(f"{line.file}:{line.number}", raw))
     found = _join_questions(found)
     return _own_controls(found) if config.control is None else found, dropped
 
@@ -300,15 +300,15 @@ def _conversation_digest(messages: Sequence[Message]) -> str:
 
 
 def _object(line: Entry, config: RowsConfig) -> dict[str, Any]:
-    value = line.value
-    if line.text is not None:
-        try:
-            value = parse_json(line.text.decode(), nan_is_null=True)
-        except UnicodeDecodeError as error:
-            raise MalformedRow("malformed", f"not UTF-8 at byte {error.start}") from error
-        except InvalidJSON as error:
-            place = "" if error.at is None else f" at column {error.at + 1}"
-            raise MalformedRow("malformed", f"not JSON{place}: {error.detail}") from error
+    if line.fault:
+        raise MalformedRow("malformed", line.fault)
+    try:
+        value = parse_json(line.text.decode(), nan_is_null=True)
+    except UnicodeDecodeError as error:
+        raise MalformedRow("malformed", f"not UTF-8 at byte {error.start}") from error
+    except InvalidJSON as error:
+        place = "" if error.at is None else f" at column {error.at + 1}"
+        raise MalformedRow("malformed", f"not JSON{place}: {error.detail}") from error
     if not isinstance(value, dict):
         got = json_type_name(value)
         raise MalformedRow("not_an_object", f"the line is {got}; expected an object")

@@ -189,7 +189,8 @@ def _without_parts(given: dict[str, Any], where: str) -> list[dict[str, Any]]:
             texts.append(_joined([part], where))
     rest = given | {"content": "".join(texts)}
     if calls:
-        rest["tool_calls"] = [*given.get("tool_calls", []), *calls]
+        known = given.get("tool_calls", [])
+        rest["tool_calls"] = [*known, *calls] if isinstance(known, list) else known
     return results if results and not texts else [*results, rest]
 
 

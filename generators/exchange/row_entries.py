@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
+from core.documents.strict_json import is_deep
 from core.errors import DataError
 from core.files import sha256_file
 from core.records.tables import Split
@@ -21,6 +23,7 @@ from generators.kinds.sources import (
     list_files,
     load_saved,
     read_parquet,
+    readable_name,
     resolve_texts,
     stream_from_hub,
 )
@@ -32,16 +35,17 @@ ENDINGS = (".jsonl", ".ndjson", ".json", ".parquet", *_TABLES)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """One entry of a file: JSON text, or a value that a data set holds.
+    """One entry of a file or data set, as JSON text.
 
     Attributes:
         split: what its file or part of a data set is named for.
+        fault: why it is no row, where that shows before its text is read.
     """
 
     file: str
     number: int
-    text: bytes | None = None
-    value: Any = None
+    text: bytes
+    fault: str = ""
     split: Split | None = None
 
 
@@ -52,7 +56,7 @@ def conversation_files(path: Path) -> dict[str, Path]:
         DataError: there is none.
     """
     if path.is_file() and path.suffix.lower() in ENDINGS:
-        return {path.name: path}
+        return {readable_name(path.name): path}
     if is_saved_dataset(path):
         found = sorted(file for file in path.rglob("*") if file.is_file())
     else:
@@ -62,12 +66,13 @@ def conversation_files(path: Path) -> dict[str, Path]:
     if not found:
         what = "no such file or folder"
         if path.exists():
-            what = "holds no conversations" if path.is_dir() else f"ends in {path.suffix!r}"
+            what = "no regular file" if not path.is_file() else f"ends in {path.suffix!r}"
+            what = "holds no conversations" if path.is_dir() else what
         raise DataError(
             f"{path}: {what}; expected a file that ends in {', '.join(ENDINGS)}, a folder of them, "
             "a folder that `datasets` saved, or the id of a dataset on the hub."
         )
-    return {file.relative_to(path).as_posix(): file for file in found}
+    return {readable_name(file.relative_to(path).as_posix()): file for file in found}
 
 
 def own_digests(path: Path, rows: RowsConfig | None = None) -> dict[str, str]:
@@ -107,7 +112,7 @@ def read_entries(path: Path, config: RowsConfig) -> Iterator[Entry]:
         if suffix == ".parquet":
             entries = _values(name, read_parquet(file))
         elif suffix in _TABLES:
-            entries = _values(name, read_rows(file, ()))
+            entries = _table_rows(name, file)
         else:
             entries = _text_entries(name, file, config)
         for entry in entries:
@@ -128,7 +133,19 @@ def _named_splits(names: Iterable[str]) -> dict[str, Split | None]:
 def _values(name: str, rows: Iterable[Any], split: Split | None = None) -> Iterator[Entry]:
     """Yield rows that are values already, each with its number."""
     for number, value in enumerate(rows, 1):
-        yield Entry(file=name, number=number, value=_plain(value), split=split)
+        text = json.dumps(value, default=_as_text).encode()
+        yield Entry(file=name, number=number, text=text, split=split)
+
+
+def _table_rows(name: str, file: Path) -> Iterator[Entry]:
+    """Yield the rows of a table, each with its number; one of other cells than the head is none."""
+    for number, row in enumerate(read_rows(file, ()), 1):
+        fault = ""
+        if rest := row.get(None):
+            cells = len(row) - 1 + len(rest)
+            fault = f"{cells} cells, expected the {len(row) - 1} of the head; quote what has commas"
+        text = json.dumps({n: cell for n, cell in row.items() if n is not None}).encode()
+        yield Entry(file=name, number=number, text=text, fault=fault)
 
 
 def _text_entries(name: str, file: Path, config: RowsConfig) -> Iterator[Entry]:
@@ -146,8 +163,9 @@ def _text_entries(name: str, file: Path, config: RowsConfig) -> Iterator[Entry]:
             yield from _values(part or name, rows, splits.get(part))
         return
     for number, text in lines:
-        # a comma is left where somebody took the lines out of a list
-        yield Entry(file=name, number=number, text=text.strip().removesuffix(b","))
+        # a mark is left where files were joined, a comma where lines were taken out of a list
+        plain = text.strip().removeprefix(BOM_UTF8).removesuffix(b",")
+        yield Entry(file=name, number=number, text=plain)
 
 
 def _rows_within(text: bytes, config: RowsConfig) -> dict[str, list[Any]]:
@@ -160,7 +178,8 @@ def _rows_within(text: bytes, config: RowsConfig) -> dict[str, list[Any]]:
     except (ValueError, RecursionError):
         return {}
     names = {"messages", "conversations", "instruction", "prompt", *config.columns.values()}
-    if not isinstance(value, dict) or any(isinstance(value.get(n), str | list) for n in names):
+    is_row = isinstance(value, dict) and any(isinstance(value.get(n), str | list) for n in names)
+    if not isinstance(value, dict) or is_row or is_deep(value):
         return {}
     if value and all(isinstance(one, dict) for one in value.values()):
         if _are_rows(value.values(), names):
@@ -210,9 +229,6 @@ def _hub_source(path: Path, config: RowsConfig) -> TextSource:
     )
 
 
-def _plain(value: Any) -> Any:
-    """Return a data set's value as JSON has it; what has no JSON form becomes text, NaN null."""
-    return json.loads(
-        json.dumps(value, default=str),
-        parse_constant=lambda name: None if name == "NaN" else float(name),
-    )
+def _as_text(value: Any) -> str:
+    """Return a value of a data set that has no JSON form as text."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

@@ -287,6 +287,8 @@ def _named_rows(path: Path) -> Iterator[_Row]:
     """Yield each row under our names of its columns."""
     in_yaml = path.suffix.lower() in YAML_SUFFIXES
     rows = yaml_rows(path, _SUBJECT_PLACE) if in_yaml else read_rows(path, _COLUMNS["subject"])
+    if long := next((number for number, raw in enumerate(rows, 1) if raw.get(None)), None):
+        raise DataError(f"{path}: row {long} has more cells than the head. Quote what has commas.")
     plain = [{str(n).strip().casefold(): value for n, value in raw.items()} for raw in rows]
     there = set().union(*plain)
     found: dict[str, str] = {}

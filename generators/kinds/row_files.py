@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ from core.text.byte_order import as_utf8
 
 SUFFIXES = (".tsv", ".csv", ".json", ".jsonl")
 _DELIMITERS = ("\t", ";", ",")
+_TOLD_DELIMITER = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)
+"""A first line in which spreadsheets say what divides cells."""
 
 Row = Mapping[Any, Any]
 
@@ -89,14 +93,21 @@ def _delimiter(text: str, usual: str) -> str:
 def _table_rows(text: str, delimiter: str) -> list[dict[Any, Any]]:
     """Read a table; its quotes hold cells together, or are part of names where rows fit only so."""
     csv.field_size_limit(2**31 - 1)  # a cell may hold a whole conversation
+    if told := _TOLD_DELIMITER.match(text):
+        text, delimiter = text[told.end() :], told[1]
     rows, error = None, None
     for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONE):
         lines = io.StringIO(text, newline="")
         try:
-            found = list(csv.DictReader(lines, delimiter=delimiter, strict=True, quoting=quoting))
+            reader = csv.DictReader(lines, delimiter=delimiter, strict=True, quoting=quoting)
+            reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+            found = list(reader)
         except csv.Error as caught:
             error = caught
             continue
+        twice = Counter(filter(None, reader.fieldnames)).most_common(1)
+        if twice and twice[0][1] > 1:
+            raise ValueError(f"the head names {twice[0][0]!r} twice")
         if not any(None in row or None in row.values() for row in found):
             return found
         rows = found if rows is None and error is None else rows

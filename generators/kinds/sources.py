@@ -7,6 +7,7 @@ skipped. `datasets` is imported where a data set needs it and nowhere else.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -164,7 +165,7 @@ def stream_from_hub(source: TextSource, commit: str) -> Iterator[dict[str, Any]]
             revision=commit,
             streaming=True,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # as above
         raise DataError(
             f"{_one_path(source)}: cannot be streamed ({first_line(error)})."
         ) from error
@@ -180,7 +181,7 @@ def load_saved(path: Path, split: str | None) -> dict[str | None, Iterable[dict[
 
     try:
         found: Any = load_from_disk(str(path))
-    except (OSError, ValueError) as error:
+    except Exception as error:  # files of other shapes end in whatever `datasets` meets in them
         raise DataError(f"{path}: cannot be read as a dataset ({first_line(error)}).") from error
     if not isinstance(found, DatasetDict):
         return {None: found}
@@ -221,7 +222,12 @@ def _files(path: Path, endings: tuple[str, ...]) -> list[Path]:
 
 
 def _name(file: Path, source: Path) -> str:
-    return file.name if file == source else file.relative_to(source).as_posix()
+    return readable_name(file.name if file == source else file.relative_to(source).as_posix())
+
+
+def readable_name(name: str) -> str:
+    """Return a file's name as UTF-8; bytes that are not are escaped."""
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def _told(file: Path, path: Path, source: TextSource) -> tuple[str, str]:
@@ -261,10 +267,31 @@ def read_parquet(file: Path, columns: Sequence[str] | None = None) -> Iterator[d
                     f"{file}: no column {missing[0]!r}; found {table.schema_arrow.names}. "
                     "Name the right one as source.column or source.category."
                 )
+            names = table.schema_arrow.names
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise DataError(f"{file}: two columns are called {twice[0]!r}. Rename one.")
             for batch in table.iter_batches(batch_size=1024, columns=columns):
-                yield from batch.to_pylist()
-    except (pa.ArrowException, OSError) as error:
+                yield from _values(batch, file)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: not a readable Parquet file ({first_line(error)}).") from error
+
+
+def _values(batch: pa.RecordBatch, file: Path) -> list[dict[str, Any]]:
+    """Return the rows of a batch.
+
+    Raises:
+        DataError: a column holds what Python cannot, such as a date beyond its calendar.
+    """
+    columns: dict[str, list[Any]] = {}
+    for name in batch.schema.names:
+        try:
+            columns[name] = batch.column(name).to_pylist()
+        except Exception as error:  # of many types, by the column's own
+            raise DataError(
+                f"{file}: the values of column {name!r} cannot be read ({first_line(error)}); "
+                "leave it out, or write it as text."
+            ) from error
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def _json_lines(file: Path) -> Iterator[Any]:
@@ -272,7 +299,7 @@ def _json_lines(file: Path) -> Iterator[Any]:
         for line in lines:
             try:
                 yield json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 yield line.decode(errors="replace")
 
 

@@ -111,6 +111,24 @@ BAD = [
     (line(label=[3]), "not_a_string", "'label' is a list"),
     ('{"messages": 1, "messages": 2}', "repeated_field", "a field occurs twice in an object"),
     (line(label="\ud800"), "invalid_unicode", "half a surrogate pair"),
+    *(
+        (f'{{"messages": {"[" * depth}{"]" * depth}}}', "malformed", "nested too deeply")
+        for depth in (101, 600, 5000)
+    ),
+    (
+        line(
+            [
+                *MESSAGES[:2],
+                {
+                    **turn("assistant", "completion"),
+                    "tool_calls": 5,
+                    "content": [{"type": "tool_use", "name": "tide", "input": {}}],
+                },
+            ]
+        ),
+        "malformed_tool_call",
+        "tool_calls",
+    ),
     ("{'messages': []}", "malformed", "not JSON at column 2"),
 ]
 

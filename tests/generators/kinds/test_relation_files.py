@@ -213,6 +213,8 @@ def test_heads_are_read_whatever_their_case_and_mark(tmp_path: Path) -> None:
         ("a.tsv", f'{HEAD}\n"Japan\tYen\n', "cannot be read"),
         ("a.tsv", "Japan\tYen\tin Japan\tof x\nPeru\tSol\tin Peru\tof x\n", "row 1 has no subject"),
         ("a.tsv", f"{HEAD}\nJapan\tYen\tin Japan\tof\n", "expected a subject, its object"),
+        ("a.csv", "subject,object\nJapan,Yen\nParis, Texas,US dollar\n", "row 2 has more cells"),
+        ("a.csv", "subject,object,subject\nJapan,Yen,x\n", "the head names 'subject' twice"),
     ],
 )
 def test_what_is_no_file_of_relations_is_refused_in_a_line(
