@@ -6,15 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from activation_store.tokens.content_spans import locate, renders_alike
+from activation_store.tokens.content_spans import locate
 from activation_store.tokens.tokens import Encoded, end_of_turn, ends_of_reply, tokenize_with_text
 from core.errors import DataError
 from core.records.tables import Conversation, Message
 from core.records.tool_use import for_template, offered_tools
-from core.text.thoughts import ends_within_thought, is_thought_alone
+from core.text.thoughts import ends_within_thought, find_thought, is_thought_alone
 
-_TAIL = 64
-"""Characters of a prompt's end in which a template may open a thought."""
+_OTHERWISE = "the chat template would write this reply otherwise than the target saw it"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +48,18 @@ class StimulusPrompt:
     row: Conversation
     ids: list[int]
     text: str
+
+    @property
+    def opening(self) -> str:
+        """The end of `text`, after the last message, in which a template may open a thought."""
+        said = self.row.messages[-1].content.strip()
+        return self.text.rpartition(said)[2] if said else self.text
+
+    @property
+    def opened_thought(self) -> str:
+        """The end of `text` from where the template opens a thought; empty where it opens none."""
+        opening = self.opening
+        return opening[find_thought(opening)[0] :] if ends_within_thought(opening) else ""
 
 
 class ReplyReader:
@@ -119,15 +130,12 @@ class ReplyReader:
             prompt: the conversation up to the stimulus.
             ids: what the target generated.
         """
-        row, prompt_text = prompt.row, prompt.text
         finished = bool(ids) and ids[-1] in self.ends
         written = self._said(prompt, ids[:-1] if finished else ids)
-        seen = prompt_text + written
-        content, rendered = self._content(row, prompt_text, written)
-        text = content or written
+        text, refusal = self._content(prompt, written)
         reason, detail = "", ""
-        in_thought = ends_within_thought(seen[max(0, len(prompt_text) - _TAIL) :])
-        if is_thought_alone(text) or (in_thought and not finished):
+        thinking = prompt.opened_thought + written
+        if is_thought_alone(thinking) or (ends_within_thought(thinking) and not finished):
             reason = "thought"
             detail = (
                 "ended without an answer to its thought; turn thinking off in dump.template_args"
@@ -137,10 +145,10 @@ class ReplyReader:
             )
         elif not text.strip():
             reason = "empty"
-        elif not self._leaves_thought_out(row, content) and (
-            refusal := self._differs(row, text, rendered)
-        ):
-            reason, detail = "rendering", refusal
+        elif refusal:
+            beside_thought = self._beside_thought(prompt, written)
+            text = beside_thought or text
+            reason, detail = ("", "") if beside_thought else ("rendering", refusal)
         return TargetReply(ids=ids, text=text, finished=finished, reason=reason, detail=detail)
 
     def _said(self, prompt: StimulusPrompt, ids: list[int]) -> str:
@@ -153,49 +161,64 @@ class ReplyReader:
         )
         return str(text)
 
-    def _content(self, row: Conversation, prompt_text: str, written: str) -> tuple[str, str]:
-        """Return the part of `written` where the template writes a reply; empty if there is none.
+    def _content(self, prompt: StimulusPrompt, written: str) -> tuple[str, str]:
+        """Return what the target saw where the template writes a reply.
 
-        Beside it, the conversation with it. A thought in a message of its own (gpt-oss), which the
-        template leaves out before the answer, is left out of both.
+        Beside it, why the template would write the reply otherwise; empty where it would not.
         """
-        seen = prompt_text + written
-        messages = [*map(for_template, row.messages), {"role": "assistant", "content": "x"}]
+        seen = prompt.text + written
         try:
-            text, spans = locate(
-                self.tokenizer, messages, generation=False, tools=offered_tools(row.messages)
-            )
-        except DataError:
-            return "", seen
-        before = text[: spans[-1][0]]
-        if seen.startswith(before):
-            return seen[len(before) :], seen
-        thought, header, answer = written.rpartition(before.removeprefix(prompt_text) or "\0")
-        if header and answer.strip() and ends_within_thought(thought):
-            return answer, before + answer
-        return "", seen
-
-    def _differs(self, row: Conversation, text: str, seen: str) -> str:
-        """Return why the template would write the reply otherwise than the target saw it."""
-        reply = Message(role="assistant", content=text, segment="completion")
-        try:
-            _, encoded = tokenize_with_text(self.tokenizer, (*row.messages, reply))
+            before, _ = self._rendered(prompt, "x")
+            if not seen.startswith(before):
+                return written, _OTHERWISE
+            text = seen[len(before) :]
+            if not text.strip():
+                return text, ""
+            reply = Message(role="assistant", content=text, segment="completion")
+            _, encoded = tokenize_with_text(self.tokenizer, (*prompt.row.messages, reply))
         except DataError as error:
-            return str(error)
-        if encoded.text.startswith(seen):
-            return ""
-        return "the chat template would write this reply otherwise than the target saw it"
+            return written, str(error)
+        return text, "" if encoded.text.startswith(seen) else _OTHERWISE
 
-    def _leaves_thought_out(self, row: Conversation, text: str) -> bool:
-        """Return whether all that the template changes in a reply is to leave its thought out.
+    def _beside_thought(self, prompt: StimulusPrompt, written: str) -> str:
+        """Return a reply whose thought alone the template would write otherwise, or not at all.
 
-        DeepSeek R1's does so. Such a row is dumped by its token ids, the thought among them.
+        Such a row is dumped by its token ids, the thought among them. Its text is without a thought
+        that has control tokens.
+
+        Returns:
+            the text; empty where the template changes more than the thought.
         """
-        _, thought_end, answer = text.rpartition("</think>")
-        before = [for_template(message) for message in row.messages]
-        whole, without = (
-            [*before, {"role": "assistant", "content": content}] for content in (text, answer)
-        )
-        return bool(thought_end and answer.strip()) and renders_alike(
-            self.tokenizer, whole, without, tools=offered_tools(row.messages)
-        )
+        seen = prompt.text + written
+        start, answer = find_thought(prompt.opening + written)
+        if start is None or not answer.strip():
+            return ""
+        start += len(prompt.text) - len(prompt.opening)
+        history = seen[:start].rstrip()
+        try:
+            before, _ = self._rendered(prompt, "x")
+            # what the template writes between the conversation and a reply, its own thought apart
+            header = find_thought(before[len(history) :])[1].strip()
+            answer = answer.strip().removeprefix(header).lstrip()
+            before, content = self._rendered(prompt, answer)
+        except DataError:
+            return ""
+        same = before.startswith(history) and content.strip() == answer != ""
+        if not same or self._has_control_tokens(answer):
+            return ""
+        return answer if self._has_control_tokens(seen[start:]) else seen[start:]
+
+    def _has_control_tokens(self, text: str) -> bool:
+        return bool(Encoded.of(self.tokenizer, text).special.any())
+
+    def _rendered(self, prompt: StimulusPrompt, content: str) -> tuple[str, str]:
+        """Render the conversation with a reply; return the text before it, and the reply's own.
+
+        Raises:
+            DataError: the template refuses or changes the reply.
+        """
+        said = prompt.row.messages
+        messages = [*map(for_template, said), {"role": "assistant", "content": content}]
+        text, spans = locate(self.tokenizer, messages, generation=False, tools=offered_tools(said))
+        start, stop = spans[-1]
+        return text[:start], text[start:stop]

@@ -110,36 +110,6 @@ def locate(
     raise refused
 
 
-def renders_alike(
-    tokenizer: Any,
-    messages: list[dict[str, Any]],
-    others: list[dict[str, Any]],
-    *,
-    tools: list[Any] | None = None,
-) -> bool:
-    """Return whether the chat template writes two conversations as the same text.
-
-    Args:
-        tokenizer: the target's.
-        messages: one conversation, as the template reads it.
-        others: the other one; its roles are the same.
-        tools: definitions of the tools on offer.
-    """
-    settings = settings_of(tokenizer)
-    ways = zip(_ways(messages, tools, settings), _ways(others, tools, settings), strict=True)
-    for (one, offered), (other, _) in ways:
-        try:
-            first, second = (
-                render(tokenizer, [t.written() for t in turns], generation=False, tools=offered)
-                for turns in (one, other)
-            )
-        except DataError:
-            continue
-        if other[-1].pieces[-1].strip() in second:  # else what it leaves out may be all of it
-            return first == second
-    return False
-
-
 def _ways(
     messages: list[dict[str, Any]], tools: list[Any] | None, settings: TemplateConfig
 ) -> Iterator[tuple[list[_Turn], list[Any] | None]]:

@@ -19,7 +19,8 @@ _BEGIN = re.compile(
     rf"[<\[◁]\|?(?:begin_of_|start_)?{_NAME}|<\|channel\|?>(?:analysis|thought)", re.IGNORECASE
 )
 _END = re.compile(
-    rf"[<\[◁](?:/|\|end_(?:of_)?){_NAME}|<channel\||<\|channel\|>final", re.IGNORECASE
+    rf"[<\[◁](?:/|\|end_(?:of_)?){_NAME}|<channel\|>|<\|channel\|>final(?:<\|message\|>)?",
+    re.IGNORECASE,
 )
 
 
@@ -51,6 +52,18 @@ def after_thought(text: str) -> str | None:
 
     >>> after_thought("Well.</seed:think> Aye")
     ' Aye'
+    >>> after_thought("<|channel>thought Well.<channel|>Aye")
+    'Aye'
     """
     ends = list(_END.finditer(text))
     return text[ends[-1].end() :] if ends else None
+
+
+def find_thought(text: str) -> tuple[int | None, str]:
+    """Return where the first reasoning block of `text` begins, and what follows the last.
+
+    >>> find_thought(" <think>Well</think>Aye"), find_thought("Aye"), find_thought("</think>Aye")
+    ((1, 'Aye'), (None, 'Aye'), (None, 'Aye'))
+    """
+    begin, answer = _BEGIN.search(text), after_thought(text)
+    return (begin.start() if begin else None), (text if answer is None else answer)

@@ -1,7 +1,8 @@
 """Whether a reply obeys an instruction, as far as code can tell.
 
 Each check looks for the trace that an obeyed instruction leaves in a reply: common words of a
-language, a form, a length, a word. It errs towards "no" on very short replies.
+language, a form, a length, a word. It errs towards "no" on very short replies. A thought before the
+reply is no part of it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable, Mapping
 from core.documents.strict_json import json_type_name
 from core.errors import DataError
 from core.records.tables import Conversation
+from core.text.thoughts import find_thought
 from core.text.wording import shortened
 from generators.rules.tone import CLEAR_SENTIMENT, REGISTERS, SENTIMENTS, formality_of, sentiment_of
 from generators.rules.words import words
@@ -92,6 +94,7 @@ def obeys(reply: str, check: Mapping[str, object]) -> bool:
     Raises:
         ValueError: the check is none of these.
     """
+    _, reply = find_thought(reply)
     match dict(check):
         case {"words": [*wanted]}:
             return not {str(word).casefold() for word in wanted}.isdisjoint(words(reply))
@@ -158,6 +161,7 @@ def adherence(reply: str, check: Mapping[str, object]) -> float:
     Raises:
         ValueError: the check is none of these.
     """
+    _, reply = find_thought(reply)
     match dict(check):
         case {"sentiment": str(wanted)} if wanted in SENTIMENTS:
             return 100 * sentiment_of(reply) * SENTIMENTS[wanted]

@@ -89,7 +89,7 @@ def _location(experiment: Experiment) -> dict[str, Any]:
 
 COMPLETE = Step(
     name="complete",
-    version=6,
+    version=7,
     entry="activation_store.target.replies",
     run=_complete,
     config=_config,

@@ -87,7 +87,7 @@ def _control(call: StepCall) -> StepResult:
 
 CONTROL = Step(
     name="control",
-    version=10,
+    version=11,
     entry="evaluators.control.evaluation",
     run=_control,
     config=_config,

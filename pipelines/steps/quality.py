@@ -20,7 +20,7 @@ def quality_step(conversations: str) -> Step:
     """Return the step, which reads what the step `conversations` makes."""
     return Step(
         name=QUALITY,
-        version=5,
+        version=6,
         entry="generators.quality.check",
         run=_check,
         config=lambda experiment: plain(_section(experiment), QualityConfig),

@@ -37,6 +37,8 @@ def test_the_language_with_most_frequent_words_is_named(text: str, language: str
         ("Set sail.", {"without": ["arr", "Ahoy"]}, True),
         ("Ahoy! Set sail.", {"without": ["arr", "Ahoy"]}, False),
         ("", {"without": ["arr"]}, False),
+        ("<think>\nNo ahoy here.\n</think>\n\nSet sail.", {"without": ["ahoy"]}, True),
+        ("Say so.</think>SET SAIL", {"form": "capitals"}, True),
         ("Try some tea.", {"length": [2, 3]}, True),
         ("Tea.", {"length": [2, 3]}, False),
         ("Try some good tea.", {"length": [2, 3]}, False),
