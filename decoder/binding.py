@@ -50,7 +50,7 @@ def read_sidecar(folder: Path) -> tuple[DecoderConfig, Binding]:
         return DecoderConfig.model_validate(value.pop("decoder")), Binding(**value)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ModelError(f"decoder {folder}: no decoder is here (no {SIDECAR}).") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(
             f"{path}: not the record of a decoder of this version ({first_line(error)})."
         ) from error

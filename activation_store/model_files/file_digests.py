@@ -67,6 +67,6 @@ def file_digests(paths: list[Path]) -> dict[str, str]:
 def _load(path: Path) -> dict[str, list[Any]]:
     try:
         cache = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return cache if isinstance(cache, dict) else {}

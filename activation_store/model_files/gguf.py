@@ -134,7 +134,7 @@ def _is_whole(folder: Path) -> bool:
     try:
         known = json.loads((folder / _DIGESTS).read_bytes())
         return bool(file_digests(_files(folder)) == known)
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return False
 
 

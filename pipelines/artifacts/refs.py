@@ -311,7 +311,9 @@ class Refs:
                 number=number,
                 whole=bool(value.get("whole", True)),
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (
+            OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError
+        ) as error:  # fmt: skip
             raise DamagedError(f"{path}: not a name file ({error}); remove it.", path) from error
 
     def _read_or_none(self, path: Path) -> Name | None:

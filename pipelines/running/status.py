@@ -76,7 +76,7 @@ def status_of(runner: Runner) -> list[StepStatus]:
 def _progress(path: Path) -> dict[str, Any] | None:
     try:
         value = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 

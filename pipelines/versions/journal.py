@@ -125,7 +125,7 @@ def _read(path: Path) -> Firing:
     try:
         value = json.loads(path.read_bytes())
         return Firing(**{**value, "checks": tuple(value["checks"])})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DamagedError(
             f"{path}: not a valid record of a scheduled run ({error}). Remove the file and "
             "run again.",

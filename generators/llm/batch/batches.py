@@ -284,7 +284,7 @@ class BatchClient:
                 f"failed batch {state.id} ({failure or 'no reason given'})",
                 "Where too much waits at once, lower generate.endpoint.batch.requests; run again.",
             )
-        reading = BatchResults(self.endpoint, self._log, batch, state, most)
+        reading = BatchResults(self.endpoint, self._log, self._batches, batch, state, most)
         for file in (state.output_file, state.error_file):
             if file is not None:
                 try:

@@ -13,7 +13,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from generators.llm.log.request_log import Change, RequestLog
+from generators.llm.chat.request import Attempt
+from generators.llm.log.request_log import Change, RequestLog, insert_attempt
+
+_COUNTED = "counted"
+"""Detail of a waiting line whose cost stands in the log already."""
 
 
 class LineResult(NamedTuple):
@@ -129,6 +133,23 @@ class BatchLog:
             )
 
         await self._committed(change)
+
+    def counted(self, nonce: str) -> set[str]:
+        """Return the keys of lines without a usable reply whose cost stands in the log."""
+        query = "SELECT key FROM batch_items WHERE nonce = ? AND detail = ?"
+        return {key for (key,) in self._log.rows(query, [nonce, _COUNTED])}
+
+    def count(self, nonce: str, attempt: Attempt) -> None:
+        """Keep what a line without a usable reply cost; `counted` then has it."""
+
+        def change(db: sqlite3.Connection) -> None:
+            insert_attempt(db, attempt)
+            db.execute(
+                "UPDATE batch_items SET detail = ? WHERE nonce = ? AND key = ?",
+                [_COUNTED, nonce, attempt.key],
+            )
+
+        self._log.change(change)
 
     async def _execute(self, statement: str, values: Sequence[Any]) -> None:
         await self._committed(lambda db: db.execute(statement, values))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from concurrent.futures import Future
+from functools import partial
 
 from core.errors import EndpointError
 from generators.llm.batch.lines import BatchLine, read_line
-from generators.llm.batch.log import LineResult, OpenBatch
+from generators.llm.batch.log import BatchLog, LineResult, OpenBatch
 from generators.llm.chat.failures import (
     RequestFailed,
     error_from_response,
@@ -33,6 +34,7 @@ class BatchResults:
     Args:
         endpoint: the LLM.
         log: where replies are kept.
+        batches: where batches and their lines are kept.
         batch: its lines.
         state: as the endpoint sees it.
         most: tokens that a request can have taken, by its key, as far as they are known.
@@ -48,6 +50,7 @@ class BatchResults:
         self,
         endpoint: ResolvedEndpoint,
         log: RequestLog,
+        batches: BatchLog,
         batch: OpenBatch,
         state: BatchState,
         most: Mapping[str, TokenCounts],
@@ -63,6 +66,8 @@ class BatchResults:
         self._seconds = max(0.0, (state.ended_at or state.created_at) - state.created_at)
         # an earlier run may have been killed while it collected
         self._had = set(log.get_all(list(batch.prompts)))
+        self._counted = batches.counted(batch.nonce)
+        self._count = partial(batches.count, batch.nonce)
         self._uncommitted: list[Future[str]] = []
 
     async def read(self, api: EndpointApi, file_id: str) -> None:
@@ -101,10 +106,10 @@ class BatchResults:
         lost = paid_tokens(body, most) if line.status == 200 else None
         if lost is None:
             self._log.note(self._attempt(line, detail=result.detail))
-        else:
+        elif line.key not in self._counted:
             self.lost.append(lost)
             cost = self._endpoint.cost(lost, batched=True)
-            self._log.note(self._attempt(line, detail=result.detail, cost=cost, tokens=lost))
+            self._count(self._attempt(line, detail=result.detail, cost=cost, tokens=lost))
         return result
 
     def _without_reply(self, line: BatchLine, body: str) -> LineResult:

@@ -196,7 +196,7 @@ class RequestLog:
                 "VALUES (?, ?, ?, ?, ?, ?)",
                 (attempt.key, model, prompt, body, attempt.seconds, int(batched)),
             ).rowcount
-            _insert_attempt(db, attempt)
+            insert_attempt(db, attempt)
             if new:
                 return raw
             found = db.execute("SELECT body FROM replies WHERE key = ?", (attempt.key,)).fetchone()
@@ -210,7 +210,7 @@ class RequestLog:
         Raises:
             StorageError: the disk is full or read-only.
         """
-        self.change(lambda db: _insert_attempt(db, attempt))
+        self.change(lambda db: insert_attempt(db, attempt))
 
     def losses(self) -> dict[str, Loss]:
         """Return what attempts without a usable reply can have taken at most, by request."""
@@ -352,7 +352,8 @@ def rows_in_pieces(
         yield from db.execute(query.format(",".join("?" * len(piece))), piece).fetchall()
 
 
-def _insert_attempt(db: sqlite3.Connection, attempt: Attempt) -> None:
+def insert_attempt(db: sqlite3.Connection, attempt: Attempt) -> None:
+    """Write an attempt into the table of attempts."""
     db.execute(
         "INSERT INTO attempts (key, status, detail, headers, seconds, prompt_tokens, "
         "completion_tokens, cost) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",

@@ -156,9 +156,11 @@ def test_no_tag_takes_the_name_of_an_experiment(refs: Refs) -> None:
     assert str(refs.tag(the(refs, "dump").short, "fake:best")) == "fake:best"
 
 
-@pytest.mark.parametrize("version", ["latest", "1"])
-def test_a_broken_name_file_ends_no_run(refs: Refs, tmp_path: Path, version: str) -> None:
-    (refs.folder / "fake" / f"{version}.json").write_text("{")
+@pytest.mark.parametrize(("version", "text"), [("latest", "{"), ("1", "{"), ("1", "[" * 100_000)])
+def test_a_broken_name_file_ends_no_run(
+    refs: Refs, tmp_path: Path, version: str, text: str
+) -> None:
+    (refs.folder / "fake" / f"{version}.json").write_text(text)
     assert refs.broken_files() == [refs.folder / "fake" / f"{version}.json"]
     steps = FakeSteps(tmp_path / "log", pieces=1)
     made = runner(tmp_path / "r", steps, evaluate={"answers": 1}).run()

@@ -19,6 +19,7 @@ from scripted_batches import BatchFault
 from scripted_endpoint import Fault, ScriptedEndpoint
 
 from core.errors import BudgetError, EndpointError
+from generators.llm.batch.log import BatchLog
 from generators.llm.cached_client import LLMClient
 from generators.llm.chat.reply import Outcome
 from generators.llm.endpoint.config import BatchConfig
@@ -343,6 +344,27 @@ def test_lines_without_a_usable_reply_count_against_the_budget(tmp_path: Path) -
         with pytest.raises(BudgetError):
             ask(endpoint, tmp_path, range(3), budget_usd=6 * most + trial, **settings)
     assert client.usage.estimated_requests == 6
+
+
+def test_a_kill_while_collecting_counts_no_lost_line_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def die(*args: Any) -> None:
+        raise InterruptedError
+
+    price = Price(input=100.0, output=100.0)
+    settings: dict[str, Any] = {"price": price, "batch": {"rounds": 1}, "retries": 0}
+    most = price.of(request(0).max_usage(0)) / 2
+    with ScriptedEndpoint(numbered) as endpoint:
+        endpoint.account._carry_out = lambda body: (200, {"id": "x", "choices": []})
+        with monkeypatch.context() as killed:
+            killed.setattr(BatchLog, "ended", die)
+            with pytest.raises(InterruptedError):
+                ask(endpoint, tmp_path, range(3), budget_usd=1.0, **settings)
+        _, client = ask(endpoint, tmp_path, range(3), budget_usd=1.0, **settings)
+        assert client.usage.bought + client.usage.cost_of_cached == pytest.approx(3 * most + 0.007)
+    ((total,),) = rows(tmp_path, "SELECT sum(cost) FROM attempts WHERE detail != ''")
+    assert total == pytest.approx(3 * most)
 
 
 def test_texts_of_all_kinds_pass_through_lines_unharmed(tmp_path: Path) -> None:
