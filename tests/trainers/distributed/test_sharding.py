@@ -44,6 +44,7 @@ CONFIG = TrainConfig(
     learning_rate=1e-2,
     micro_batch_tokens=250,
 )
+ONE_EPOCH = CONFIG.model_copy(update={"epochs": 1})
 CASES: Mapping[str, tuple[str, TrainConfig]] = {
     "packed": ("llama", CONFIG),
     # two rows a micro-batch where they are short, else one: now and then a process has one, the
@@ -53,13 +54,13 @@ CASES: Mapping[str, tuple[str, TrainConfig]] = {
         CONFIG.model_copy(update={"accumulation": 2, "micro_batch_tokens": 260}),
     ),
     "dropout": ("llama", CONFIG.model_copy(update={"lora": LoraSettings(rank=4, dropout=0.1)})),
-    "prefix": ("gpt_neox", CONFIG),
-    "window": ("gemma3", CONFIG),
-    "bfloat16": ("llama", CONFIG.model_copy(update={"precision": "bfloat16"})),
-    "live": ("llama", CONFIG),
+    "prefix": ("gpt_neox", ONE_EPOCH),
+    "window": ("gemma3", ONE_EPOCH),
+    "bfloat16": ("llama", ONE_EPOCH.model_copy(update={"precision": "bfloat16"})),
+    "live": ("llama", ONE_EPOCH),
     "head": (
         "qwen3",
-        CONFIG.model_copy(
+        ONE_EPOCH.model_copy(
             update={"lora": LoraSettings(rank=4, targets=("q_proj", "lm_head", "embed_tokens"))}
         ),
     ),
@@ -80,8 +81,10 @@ def run(name: str, made: chain.Chain, folder: Path, runtime: Runtime, progress: 
 
 
 def every(made: Mapping[str, chain.Chain], folder: Path, *, progress: Progress) -> dict[str, Any]:
-    """All cases in the same processes."""
+    """All cases in the same processes, but for the one whose test trains it itself."""
     for name, (family, _) in CASES.items():
+        if name == "dropout":
+            continue
         run(name, made[family], folder / name, RUNTIME, progress)
     return {}
 
@@ -202,16 +205,16 @@ def test_what_is_saved_is_the_adapter_of_one_process_and_nothing_else(
 
 @pytest.mark.prove
 def test_killed_and_resumed_they_end_with_the_bits_of_an_undisturbed_run(
-    made: dict[str, chain.Chain], two: Path, tmp_path: Path
+    made: dict[str, chain.Chain], tmp_path: Path
 ) -> None:
+    undisturbed = tmp_path / "undisturbed"
+    run_distributed(dropout, 2, made["llama"], undisturbed, None, progress=silent)
     with pytest.raises(RuntimeError, match="died"):
         run_distributed(dropout, 2, made["llama"], tmp_path, 4, progress=silent)
     assert (tmp_path / "work" / "checkpoint-3").is_dir()
     run_distributed(dropout, 2, made["llama"], tmp_path, None, progress=silent)
     for name in (LOG_FILE, "adapter_model.safetensors"):
-        assert (tmp_path / "out" / name).read_bytes() == (
-            two / "dropout" / "out" / name
-        ).read_bytes()
+        assert (tmp_path / "out" / name).read_bytes() == (undisturbed / "out" / name).read_bytes()
 
 
 def test_each_holds_its_share_of_the_base_and_the_whole_adapter(
