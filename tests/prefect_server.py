@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import os
 import socket
-import sqlite3
 import subprocess
 import sys
 import time
@@ -45,15 +44,6 @@ def prefect_server(home: Path, **settings: str) -> Iterator[tuple[str, subproces
     finally:
         server.kill()
         server.wait()
-
-
-def copy_database(home: Path, other: Path) -> None:
-    """Copy the database of the server with this home, which may be in use, into another home."""
-    with (
-        contextlib.closing(sqlite3.connect(home / "prefect.db")) as made,
-        contextlib.closing(sqlite3.connect(other / "prefect.db")) as copied,
-    ):
-        made.backup(copied)
 
 
 def free_port() -> int:

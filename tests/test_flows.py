@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from forks import Forked, ForkServer, fork_server
-from prefect_server import copy_database, free_port, prefect_server
+from prefect_server import free_port, prefect_server
 
 CHILD = Path(__file__).parent / "fake_cli.py"
 PATIENCE_S = 600.0
@@ -35,10 +35,16 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(home: Path) -> Iterator[str]:
-    """Start a server, and yield the URL of its API."""
-    with prefect_server(home) as (url, _):
-        yield url
+def server_process(home: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Start a server, and yield the URL of its API and its process."""
+    with prefect_server(home) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def server(server_process: tuple[str, subprocess.Popen[bytes]]) -> str:
+    """Return the URL of the server's API."""
+    return server_process[0]
 
 
 @pytest.fixture(scope="module")
@@ -273,31 +279,6 @@ def test_a_step_that_takes_too_long_is_ended_where_a_limit_is_set(
     )
 
 
-def test_a_lost_server_ends_no_run_and_is_told_once(home: Path, tmp_path: Path) -> None:
-    copy_database(home, tmp_path)  # a new one takes a server seconds
-    with prefect_server(tmp_path) as (url, server):
-        process = subprocess.Popen(
-            [sys.executable, *command(home, "--root", "lost", "--json", delay=0.2)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=home,
-            env=environment(home, url),
-        )
-        assert process.stderr is not None
-        said: list[str] = []
-        while not any(line.startswith("dump") for line in said):
-            said.append(process.stderr.readline())
-        server.kill()
-        server.wait()
-        out, err = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 0, err
-    assert [step["step"] for step in json.loads(out)["steps"]] == STEPS
-    assert len([line for line in err.splitlines() if "cannot be reached any more (" in line]) == 1
-    assert "Traceback" not in err
-    assert "ERROR" not in err
-
-
 def test_without_a_server_prefect_is_not_loaded_and_nothing_listens(home: Path) -> None:
     script = (
         "import sys, socket; sys.argv = sys.argv[1:]\n"
@@ -335,3 +316,20 @@ def test_a_stopped_run_ends_soon(
     if how == signal.SIGINT:
         stopped = "Stopped. Finished work is kept; run again to go on.\n"
         assert told.removeprefix(said) == stopped
+
+
+# the last test: it ends the server of all others
+def test_a_lost_server_ends_no_run_and_is_told_once(
+    forks: ForkServer, home: Path, server_process: tuple[str, subprocess.Popen[bytes]]
+) -> None:
+    url, server = server_process
+    process = start(forks, home, url, "--root", "lost", "--json", delay=0.2)
+    process.first_line(PATIENCE_S, "dump")
+    server.kill()
+    server.wait()
+    out, err = process.communicate(PATIENCE_S)
+    assert process.returncode == 0, err
+    assert [step["step"] for step in json.loads(out)["steps"]] == STEPS
+    assert len([line for line in err.splitlines() if "cannot be reached any more (" in line]) == 1
+    assert "Traceback" not in err
+    assert "ERROR" not in err
