@@ -31,12 +31,13 @@ def test_the_quickstart_runs_at_a_small_size_and_is_asked(
         # the other kinds are written by the same steps, which scripted endpoints test
         "generate.conversations.kinds={persona: {controls: 5, views: [control, system]}}",
         "generate.conversations.splits.test_ood=[]",
-        "generate.questions.per_control=2",
+        "generate.questions.per_control=1",
         "complete.max_tokens=8",
         "evaluate.max_answer_tokens=8",
         "evaluate.conditions=[right, other]",
         "evaluate.identification=0",
         "train.max_steps=1",
+        "train.validation_rows=1",
     )
     settings = [word for one in few for word in ("--set", one)]
     words = ("run", "experiments/quickstart.yaml", "--smoke", "--json", *settings)
