@@ -138,8 +138,19 @@ def test_a_flipped_byte_is_noticed_when_it_is_read(chain: Chain) -> None:
 def forks(done: Chain) -> Iterator[ForkServer]:
     """Start a process that has imported what a run needs."""
     heavy = ("trainers.training", "evaluators.evaluation", "pipelines.reports.run.report", "peft")
-    with fork_server(done.folder / "forks", done.environment(), *heavy) as made:
+    with fork_server(done.folder / "forks", done.environment(), "pytest", *heavy) as made:
         yield made
+
+
+UNRENDERED = f"""
+import sys
+sys.path.append({str(Path(__file__).parent)!r})
+from latentqa.cli import main
+from page_figures import unrendered_figures
+with unrendered_figures():
+    main(sys.argv[1:])
+"""
+"""A run as `done` was made."""
 
 
 def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(
@@ -148,7 +159,7 @@ def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(
     own = Chain(tmp_path, config=done.config)
 
     def start() -> Forked:
-        words = ("-m", "latentqa.cli", *own.words())
+        words = ("-c", UNRENDERED, *own.words())
         return forks.start(*words, cwd=tmp_path, env=own.environment())
 
     draw = random.Random(0)
