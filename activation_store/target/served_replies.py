@@ -1,8 +1,9 @@
 """Replies of the target behind an OpenAI-compatible server, such as vLLM's.
 
 The server continues token ids (`/completions` with ids as the prompt), so that its chat template
-takes no part. It returns the ids that it generated if it can (`return_token_ids`); otherwise its
-text is tokenized, and accepted if the ids decode to the same text and match the server's count.
+takes no part. It returns the ids that it generated if it can (`return_token_ids` of vLLM,
+`logprobs` of llama.cpp); otherwise its text is tokenized, and accepted if the ids decode to the
+same text and match the server's count.
 
 Before the long work a sample is answered greedily, and the target itself reads these replies: the
 share of tokens that it would have chosen too shows whether the server runs the same model.
@@ -32,6 +33,9 @@ from generators.llm.chat.request import Request
 from generators.llm.endpoint.config import SamplingConfig
 from generators.llm.endpoint.resolve import ResolvedEndpoint
 from generators.llm.session import LLMSession
+
+_REPLIED = ("answer", "cut_off")
+"""Statuses of a reply that has tokens."""
 
 
 def write_served(
@@ -64,6 +68,8 @@ def write_served(
 
     async def work(client: LLMClient) -> dict[str, Any]:
         served = _ServedTarget(client, reader, config)
+        first = sample or next(iter(batches.values()))
+        await served.settle(first, temperature=0.0 if sample else config.temperature)
         prompts, written = await served.ask(sample, temperature=0.0)
         agreement = _check(prompts, written, endpoint, job)
         for i, rows in batches.items():
@@ -97,42 +103,62 @@ class _ServedTarget:
 
     def __init__(self, client: LLMClient, reader: ReplyReader, config: CompleteConfig) -> None:
         self._client, self._reader, self._config = client, reader, config
+        self._logprobs = False
+
+    async def settle(self, rows: Sequence[Conversation], *, temperature: float) -> None:
+        """Ask for log-probabilities from now on if they alone bring token ids.
+
+        The first row that has a prompt is asked for, and once more if its reply has no ids.
+        """
+        prompts = self._reader.prompts(rows)
+        prompt = next((own for own in prompts if isinstance(own, StimulusPrompt)), None)
+        if prompt is None:
+            return
+        for logprobs in (False, True):
+            request = self._request(prompt, temperature, logprobs)
+            (outcome,) = await self._client.complete_all([request])
+            if outcome.token_ids is not None:
+                self._logprobs = logprobs
+                return
+            if outcome.status not in _REPLIED:
+                return
 
     async def ask(
         self, rows: Sequence[Conversation], *, temperature: float
     ) -> tuple[list[StimulusPrompt | TargetReply], list[list[int] | TargetReply]]:
         """Return the prompt of each row, and of each that has one what followed it."""
-        config = self._config
-        sampling = SamplingConfig(temperature=temperature, top_p=config.top_p, seed=config.seed)
         prompts = self._reader.prompts(rows)
         asked = [own for own in prompts if isinstance(own, StimulusPrompt)]
-        requests = [
-            Request(
-                prompt_ids=tuple(own.ids),
-                form="tokens",
-                name="reply",
-                max_tokens=config.max_tokens,
-                sampling=sampling,
-            )
-            for own in asked
-        ]
+        requests = [self._request(own, temperature, self._logprobs) for own in asked]
         outcomes = await self._client.complete_all(requests)
         return prompts, [self._ids(*own) for own in zip(asked, outcomes, strict=True)]
 
+    def _request(self, prompt: StimulusPrompt, temperature: float, logprobs: bool) -> Request:
+        config = self._config
+        return Request(
+            prompt_ids=tuple(prompt.ids),
+            form="tokens",
+            name="reply",
+            max_tokens=config.max_tokens,
+            sampling=SamplingConfig(temperature=temperature, top_p=config.top_p, seed=config.seed),
+            logprobs=logprobs,
+        )
+
     def _ids(self, prompt: StimulusPrompt, outcome: Outcome) -> list[int] | TargetReply:
         """Return the token ids of a reply with its end of turn, or why there are none."""
-        if outcome.status not in ("answer", "cut_off"):
+        if outcome.status not in _REPLIED:
             return TargetReply(reason=outcome.status, detail=outcome.detail)
-        ids: list[int] | None
-        if outcome.token_ids is not None:
-            ids = up_to_end([*outcome.token_ids], self._reader.ends)
+        told, count = outcome.token_ids, outcome.tokens.completion
+        # of a character that has several tokens, llama.cpp tells the first alone
+        if told is not None and (outcome.estimated or len(told) == count):
+            ids = up_to_end([*told], self._reader.ends)
         else:
-            ids = self._reader.ids_of(prompt, outcome.content)
-            # some servers count the end of turn, others do not
-            counted = {outcome.tokens.completion, outcome.tokens.completion - 1}
-            if ids is None or (not outcome.estimated and len(ids) not in counted):
+            read = self._reader.ids_of(prompt, outcome.content)
+            counted = (count, count - 1)  # some servers count the end of turn, others do not
+            if read is None or (not outcome.estimated and len(read) not in counted):
                 detail = "the server's text has other tokens than those that it wrote"
                 return TargetReply(reason="tokens", detail=detail)
+            ids = read
         ended = bool(ids) and ids[-1] in self._reader.ends
         if outcome.status == "answer" and not ended and self._reader.end is not None:
             ids.append(self._reader.end)
@@ -162,8 +188,9 @@ def _check(
         why = next(own for own in written if isinstance(own, TargetReply))
         raise EndpointError(
             f"complete.endpoint {endpoint.address}: none of {len(asked)} trial prompts, given as "
-            f"token ids to /completions, got a usable reply ({why.reason}: {why.detail}). Use a "
-            "server that takes them with these settings (vLLM), or leave complete.endpoint out."
+            f"token ids to /completions, got a usable reply ({why.reason}: {why.detail}). Change "
+            "the setting that this names; where it is the token ids, use a server that takes them "
+            "(vLLM, llama.cpp), or leave complete.endpoint out."
         )
     config, net = job.config, job.load_target()
     agreed = sum(

@@ -22,6 +22,8 @@ _COMPUTED = ("compute_dtype", "batch_rows")
 """Settings of how replies are computed here."""
 
 
+_SERVED = 2
+"""Raised when a server's replies are read otherwise; part of the key where a server writes them."""
 _KEPT = {"disobedient": "keep", "neutral_system": None, "attempts": 1}
 """Settings that leave replies as they are, and are no part of the key then."""
 
@@ -68,6 +70,8 @@ def _config(experiment: Experiment) -> dict[str, Any]:
     served = own.pop("endpoint") is not None
     for name in ("check_rows", "min_agreement", *(_COMPUTED if served else ())):
         del own[name]
+    if served:
+        own["served"] = _SERVED
     return {name: value for name, value in own.items() if name not in _KEPT or value != _KEPT[name]}
 
 

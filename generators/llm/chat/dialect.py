@@ -124,6 +124,7 @@ class ChatDialect:
             "model": endpoint.model,
             limit: request.max_tokens + endpoint.thinking_tokens,
             **response_format(request),
+            **({"logprobs": 1} if request.logprobs else {}),
             **{
                 name: value
                 for name, value in settings.items()
@@ -155,10 +156,13 @@ class ChatDialect:
         if not refuses or _OUT_OF_RANGE.match(said):
             return None
         if "prompt" in sent:
-            for field, value in _OPTIONAL_WITH_TOKENS.items():
-                if field in sent and value in (None, sent[field]) and _names(said, field):
-                    return dataclasses.replace(self, omitted=(*self.omitted, field))
-            return None
+            named = [
+                field
+                for field, value in _OPTIONAL_WITH_TOKENS.items()
+                if field in sent and value in (None, sent[field]) and _names(said, field)
+            ]
+            # all at once: many servers list every field that they do not know
+            return dataclasses.replace(self, omitted=(*self.omitted, *named)) if named else None
         for field, other in _OTHER_LIMIT.items():
             # the other's name in the text as well: it is what to use instead
             if field in sent and self.limit_field == field and _names(said, field):
@@ -172,7 +176,8 @@ class ChatDialect:
         """Say what has changed since `before`, for a line to the user."""
         left_out = [field for field in self.omitted if field not in before.omitted]
         if left_out:
-            return f"refuses {', '.join(left_out)}, which is left out from now on"
+            verb = "is" if len(left_out) == 1 else "are"
+            return f"refuses {', '.join(left_out)}, which {verb} left out from now on"
         if self.system_joined and not before.system_joined:
             return "refuses system messages, which begin the user's first message from now on"
         return f"takes {self.limit_field} in place of {before.limit_field}"

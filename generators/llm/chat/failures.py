@@ -5,7 +5,7 @@
 | 429, 498, 503, 529, or words for it | `TransientError` of kind `overloaded`: all requests wait |
 | 408, 409, 5xx, a time-out, a broken reply | `TransientError`: sent again |
 | another 4xx | `RequestFailed`: this request gets no reply, others may |
-| 401, 403, 404, 405, a 400 about a key, no server | `EndpointError`: the run ends |
+| 401, 403, 404, 405, a 400 about key or model, no server | `EndpointError`: the run ends |
 | no credit, however it is said | `NoCreditError`, at once |
 
 An error object in a response of HTTP 200 counts with its own code. No text made here holds the key,
@@ -27,7 +27,7 @@ from typing import Any, Literal, TypeVar
 from core.errors import EndpointError, NoCreditError
 from generators.llm.chat.reply import body_error
 from generators.llm.chat.reply_body import is_stream, parse_body
-from generators.llm.endpoint.resolve import ResolvedEndpoint, redact_secrets
+from generators.llm.endpoint.resolve import CHAT_PATH, ResolvedEndpoint, redact_secrets
 
 T = TypeVar("T")
 
@@ -67,9 +67,16 @@ _FILTER_WORDS = re.compile(
 _BAD_KEY = re.compile(
     r"(?:api|access)[ _-]?key[^.]{0,20}(?:not valid|invalid|incorrect|not found|expired|revoked)"
     r"|(?:invalid|incorrect|expired|revoked|missing|no)(?: \w+)? (?:x-)?api[ _-]?key"
-    r"|api_key_invalid",
+    r"|api_key_invalid|no connected db",  # the last is LiteLLM's, for any but its master key
     re.IGNORECASE,
 )
+_NO_MODEL = re.compile(
+    r"\b(?:no such|unknown|invalid) model(?: (?:name|id|specified|passed)|[\s:]*['\"`]|:|\.?$)"
+    r"|\bmodel(?: \S{1,160})? (?:(?:(?:does|was|is) )?not (?:exist|found)|is unknown)"
+    r"|not a valid model|pinned to .{0,160}requested",
+    re.IGNORECASE,
+)
+"""What some say with HTTP 400 or 422 in place of 404."""
 _KEY_WORDS = re.compile(
     r"key|\btoken\b(?! (?:quota|limit))|credential|authori[sz]ation|authenticat", re.IGNORECASE
 )
@@ -175,6 +182,7 @@ def error_from_response(
     headers: Mapping[str, str],
     raw: str,
     offered: str = "",
+    path: str = CHAT_PATH,
 ) -> Exception:
     """Make the exception that a response without a chat completion stands for.
 
@@ -184,6 +192,7 @@ def error_from_response(
         headers: of the response, names in lower case.
         raw: its body.
         offered: what the endpoint has instead of what was not found.
+        path: what was asked, as it is appended to the address.
     """
     error = _error_object(raw)
     if status < 400:
@@ -209,12 +218,13 @@ def error_from_response(
         page = describe_body(raw) if raw.lstrip().startswith("<") else ""
         shown = redact_secrets(endpoint, page) if error is None else said
         return _access_error(endpoint, status, shown)
-    if (status in (404, 405) and "parameter" not in words) or "model_not_found" in codes:
+    is_missing = status in (404, 405) and "parameter" not in words
+    if is_missing or lacks_model(status, raw):
         told = "" if error is None else f": {said}"
+        other = f", or nothing at {path}" if is_missing else ""
         return endpoint_error(
             endpoint,
-            f"has no model {endpoint.model!r}, or no chat completions (HTTP {status}{told})"
-            f"{offered}",
+            f"has no model {endpoint.model!r}{other} (HTTP {status}{told}){offered}",
             "Check generate.endpoint.model and base_url (it usually ends with /v1).",
         )
     if has_enough and wait_s is not None and wait_s > LONGEST_PAUSE_S:
@@ -231,6 +241,13 @@ def error_from_response(
     return RequestFailed(f"HTTP {status}: {said}")
 
 
+def lacks_model(status: int, raw: str) -> bool:
+    """Tell whether a response says that there is no model of the name that was asked for."""
+    words, codes = _words_and_codes(_error_object(raw), raw)
+    found = status in (400, 422) and bool(_NO_MODEL.search(words))
+    return found or "model_not_found" in codes
+
+
 def _access_error(endpoint: ResolvedEndpoint, status: int, said: str) -> EndpointError:
     """Make the error of a refused key, or of what the account may not use (a country, a model)."""
     if status == 403 and said and not _KEY_WORDS.search(said):
@@ -238,6 +255,12 @@ def _access_error(endpoint: ResolvedEndpoint, status: int, said: str) -> Endpoin
             endpoint,
             f"refuses access (HTTP {status}: {said})",
             "Check what the account may use, and generate.endpoint.api_key_env.",
+        )
+    if not endpoint.has_key:
+        return endpoint_error(
+            endpoint,
+            f"demands a key (HTTP {status})",
+            "Export it, and name its environment variable in generate.endpoint.api_key_env.",
         )
     return endpoint_error(
         endpoint,

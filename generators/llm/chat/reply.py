@@ -337,8 +337,12 @@ def _count(value: Any) -> int | None:
 
 
 def _token_ids(body: Mapping[str, Any]) -> tuple[int, ...] | None:
-    """Read the token ids of the first choice, as vLLM returns them (`return_token_ids`)."""
-    ids = (_choice(body) or {}).get("token_ids")
+    """Read the token ids of the first choice, as vLLM or, with `logprobs`, llama.cpp tells them."""
+    choice = _choice(body) or {}
+    ids, logprobs = choice.get("token_ids"), choice.get("logprobs")
+    told = logprobs.get("content") if isinstance(logprobs, dict) else None
+    if ids is None and isinstance(told, list) and told:
+        ids = [one.get("id") if isinstance(one, dict) else None for one in told]
     if not isinstance(ids, list) or not all(type(one) is int for one in ids):
         return None
     return tuple(ids)

@@ -38,6 +38,8 @@ class Request:
         max_tokens: longest reply, in tokens, thought left out.
         sample: which of several replies to the same messages is meant.
         form: how the reply is held to its schema.
+        logprobs: whether the log-probabilities of the reply's tokens are wanted, with which some
+            servers tell what the tokens are.
     """
 
     messages: tuple[tuple[str, str], ...] = ()
@@ -48,6 +50,7 @@ class Request:
     sampling: SamplingConfig
     sample: int = 0
     form: Form = "schema"
+    logprobs: bool = False
 
     def max_usage(self, thinking_tokens: int) -> TokenCounts:
         """Bound the tokens that prompt and reply can take, from above."""
@@ -71,7 +74,8 @@ class Request:
         settings = _settings_digest(
             model, json.dumps(self.schema), self.name, self.max_tokens, self.sampling, self.form
         )
-        own = canonical_json([settings, self.sample, self.prompt_ids or self.messages])
+        more = [True] if self.logprobs else []
+        own = canonical_json([settings, self.sample, self.prompt_ids or self.messages, *more])
         return hashlib.sha256(own).hexdigest()
 
 

@@ -136,6 +136,11 @@ class ResolvedEndpoint:
         return _find_secrets(self.base_url, key, tuple(self.headers.items()))
 
     @property
+    def has_key(self) -> bool:
+        """Whether requests carry a key, a password or a secret header."""
+        return self.api_key != _NO_KEY or bool(self.secrets)
+
+    @property
     def is_local(self) -> bool:
         """Whether it runs on this machine, which a proxy for the outside world cannot reach."""
         host = urlsplit(self.base_url).hostname or ""

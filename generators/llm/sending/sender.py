@@ -21,13 +21,19 @@ from generators.llm.chat.failures import (
     backoff_delay_s,
     endpoint_error,
     error_from_response,
+    lacks_model,
     one_line,
     retry_with_backoff,
 )
 from generators.llm.chat.reply import Outcome, paid_tokens, read_reply
 from generators.llm.chat.request import Attempt, Request
 from generators.llm.endpoint.prices import NO_TOKENS, TokenCounts
-from generators.llm.endpoint.resolve import ResolvedEndpoint, redact_body, redact_secrets
+from generators.llm.endpoint.resolve import (
+    CHAT_PATH,
+    ResolvedEndpoint,
+    redact_body,
+    redact_secrets,
+)
 from generators.llm.log.request_log import KnownEndpoint, RequestLog
 from generators.llm.sending.budget import Budget
 from generators.llm.sending.openai_client import EndpointApi, HttpResponse, NoResponseError
@@ -231,7 +237,7 @@ class RequestSender:
             if outcome is not None:
                 attempt = self._made(key, start, response, outcome.tokens)
                 return ChatCompletion(raw, attempt, outcome)
-            failure = await self._failure(response, raw)
+            failure = await self._failure(response, raw, request)
         was_sent = not (isinstance(failure, TransientError) and failure.kind == "unreachable")
         lost = most if response is None and was_sent else None
         if response is not None and response.status == 200:
@@ -261,7 +267,7 @@ class RequestSender:
             cost=None if tokens is None else self.endpoint.cost(tokens),
         )
 
-    async def _failure(self, response: HttpResponse, raw: str) -> Exception:
+    async def _failure(self, response: HttpResponse, raw: str, request: Request) -> Exception:
         if 300 <= response.status < 400:
             said = redact(response.headers.get("location", ""))
             where = one_line(redact_secrets(self.endpoint, said))
@@ -271,11 +277,12 @@ class RequestSender:
                 "Set generate.endpoint.base_url to where it really is.",
             )
         offered = ""
-        if response.status == 404:
+        if response.status == 404 or lacks_model(response.status, raw):
             names = await self.api.models()
             offered = f"; it offers {', '.join(names[:8])}" if names else ""
+        path = "/completions" if request.prompt_ids else CHAT_PATH
         failure = error_from_response(
-            self.endpoint, response.status, response.headers, raw, offered
+            self.endpoint, response.status, response.headers, raw, offered, path
         )
         # some servers (llama.cpp) answer what a chat template refuses with HTTP 500
         may_adapt = isinstance(failure, RequestFailed) or response.status == 500

@@ -120,6 +120,24 @@ def test_the_sample_is_greedy_where_replies_are_sampled(
     assert {one["top_k"] for one in endpoint.requests} == {20}
 
 
+@pytest.mark.parametrize("check_rows", [0, 2])
+def test_ids_that_come_with_log_probabilities_are_asked_for_and_used(
+    tmp_path: Path, rows: Path, model: ModelFiles, serve: Serve, check_rows: int
+) -> None:
+    def as_llama_cpp(body: Mapping[str, Any]) -> dict[str, Any]:
+        made = serve({**body, "return_token_ids": True})
+        told = [{"id": one, "logprob": -0.1} for one in made.pop("token_ids")]
+        # other tokens than those of the text: only the ids can tell
+        return {**made, "text": "?", "logprobs": {"content": told} if "logprobs" in body else None}
+
+    run(tmp_path / "here", rows, model)
+    with ScriptedEndpoint(as_llama_cpp) as endpoint:
+        found = run(tmp_path / "served", rows, model, endpoint.base_url, check_rows=check_rows)
+    assert written(tmp_path / "served") == written(tmp_path / "here") != []
+    assert found.dropped == {}
+    assert ["logprobs" in body for body in endpoint.requests].count(False) == 1
+
+
 @pytest.mark.parametrize(("counted", "kept"), [(0, True), (1, True), (3, False)])
 def test_text_alone_is_kept_where_its_tokens_are_as_many_as_the_server_counted(
     tmp_path: Path, rows: Path, model: ModelFiles, counted: int, kept: bool
@@ -139,6 +157,25 @@ def test_text_alone_is_kept_where_its_tokens_are_as_many_as_the_server_counted(
     assert found.completions == (asked if kept else 0)
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert all(row.provenance[COMPLETION_IDS] == [*ids, end] for row in written(tmp_path))
+
+
+def test_ids_that_are_fewer_than_the_server_counted_are_not_used(
+    tmp_path: Path, rows: Path, model: ModelFiles
+) -> None:
+    tokenizer = load_tokenizer(model)
+    ids = tokenizer("I am fine.", add_special_tokens=False)["input_ids"]
+
+    class Server(ScriptedEndpoint):
+        def complete(self, body: dict[str, Any]) -> ScriptedResponse:
+            made = super().complete(body)
+            made.body["usage"]["completion_tokens"] = len(ids)
+            return made
+
+    lacking = {"text": "I am fine.", "logprobs": {"content": [{"id": one} for one in ids[1:]]}}
+    with Server(lambda body: lacking) as endpoint:
+        run(tmp_path, rows, model, endpoint.base_url, check_rows=0)
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert {tuple(row.provenance[COMPLETION_IDS]) for row in written(tmp_path)} == {(*ids, end)}
 
 
 def test_a_reply_that_was_cut_is_unfinished(tmp_path: Path, rows: Path, model: ModelFiles) -> None:
@@ -168,6 +205,23 @@ def test_a_field_that_changes_nothing_is_left_out_where_it_is_refused(
         run(tmp_path / "served", rows, model, endpoint.base_url)
     run(tmp_path / "here", rows, model)
     assert written(tmp_path / "served") == written(tmp_path / "here")
+
+
+def test_fields_that_are_refused_together_are_left_out_together(
+    tmp_path: Path, rows: Path, model: ModelFiles
+) -> None:
+    own = {"top_k", "min_p", "repetition_penalty", "stop_token_ids", "return_token_ids"}
+
+    class ServerWithoutExtras(ScriptedEndpoint):
+        def complete(self, body: dict[str, Any]) -> ScriptedResponse:
+            if extra := own & set(body):
+                said = f"Unexpected fields in the request: {extra}"
+                return ScriptedResponse(422, {"detail": said})
+            return super().complete(body)
+
+    with ServerWithoutExtras(lambda body: {"text": "I am fine."}) as endpoint:
+        run(tmp_path, rows, model, endpoint.base_url, check_rows=1, min_agreement=0)
+    assert [bool(own & set(body)) for body in endpoint.requests[:3]] == [True, False, False]
 
 
 def test_what_a_server_refuses_is_found_out_once_and_kept(

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -96,6 +97,8 @@ def test_what_may_pass_is_transient(status: int, body: Any) -> None:
     ("status", "body", "filtered"),
     [
         (400, said("bad"), False),
+        (400, said("Invalid model output: no tool. The model was found."), False),
+        (400, said("This model does not support temperature; the field is not found"), False),
         (200, said("no such field", type="invalid_request_error"), False),
         (200, said("no", code="content_filter"), True),
         (501, said("not implemented"), False),
@@ -128,9 +131,15 @@ def test_a_request_that_was_refused_ends_no_run(status: int, body: Any, filtered
         (403, "no", "refuses the key"),
         (403, said("Monthly token quota is used up"), "refuses access (HTTP 403: Monthly token"),
         (200, said("Incorrect API key provided"), "refuses the key (HTTP 401)"),
-        (404, said("no"), "has no model 'm', or no chat completions (HTTP 404: no)"),
-        (400, said("no", code="model_not_found"), "has no model 'm'"),
-        (405, "<html>405 Not Allowed", "no chat completions (HTTP 405). Check"),
+        (404, said("no"), "has no model 'm', or nothing at /chat/completions (HTTP 404: no)"),
+        (400, said("no", code="model_not_found"), "has no model 'm' (HTTP 400: no)"),
+        (400, said("Invalid model name passed in model=m. Call `/v1/models`"), "has no model 'm'"),
+        (400, {"detail": "Server is pinned to 'n'; requested 'm'."}, "has no model 'm' (HTTP 400"),
+        (400, said("Model Not Exist"), "has no model 'm'"),
+        (400, said("m is not a valid model ID"), "has no model 'm'"),
+        (422, said("Invalid model: m"), "has no model 'm'"),
+        (400, said("No connected db.", type="no_db_connection"), "refuses the key"),
+        (405, "<html>405 Not Allowed", "or nothing at /chat/completions (HTTP 405). Check"),
         (429, said("Try again in 7200s"), "asks for a pause of 7,200 s"),
     ],
 )
@@ -139,6 +148,14 @@ def test_what_will_refuse_all_ends_the_run(status: int, body: Any, words: str) -
     assert isinstance(found, EndpointError)
     assert words in str(found)
     assert "\n" not in str(found)
+
+
+def test_a_key_that_is_missing_is_told_from_a_wrong_one() -> None:
+    bare = ResolvedEndpoint(base_url="http://h/v1", api_key="none", model="m", identity="m")
+    raw = json.dumps(said("Unauthorized"))
+    assert "demands a key (HTTP 401)" in str(error_from_response(bare, 401, {}, raw))
+    known = dataclasses.replace(bare, api_key="k")
+    assert "refuses the key (HTTP 401)" in str(error_from_response(known, 401, {}, raw))
 
 
 def test_what_the_provider_behind_a_gateway_said_is_told() -> None:
