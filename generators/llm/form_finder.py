@@ -133,11 +133,13 @@ class FormFinder:
         except RequestFailed as error:
             return f"refused a request {words.wanted} ({error})"
         except TransientError as error:
+            do = "Check generate.endpoint.base_url (it usually ends with /v1) and the server."
+            if error.kind == "silent":
+                do += " If it still loads its model, raise generate.endpoint.probe_timeout_s."
             raise endpoint_error(
                 self._endpoint,
                 f"gave no usable reply to a trial request ({error})",
-                "Check generate.endpoint.base_url (it usually ends with /v1) and that the server "
-                "runs.",
+                do,
                 transient=True,
             ) from error
         self._usage.add_cost(reply.outcome)
