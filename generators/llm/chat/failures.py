@@ -91,7 +91,8 @@ _INVALID = re.compile(
     r"invalid[_ ](?:request|argument|param)|bad[_ ]?request|unsupported|context (?:length|window)",
     re.IGNORECASE,
 )
-_TOO_LARGE = re.compile(r"request too large|too many tokens in", re.IGNORECASE)
+_NEVER_TAKEN = re.compile(r"request too large|too many tokens in|\d validation errors?:", re.I)
+"""What some say, with HTTP 429 or 500, of what they will always refuse."""
 _FILLER = r"(?:\s+(?:again|your|this|the|request|in|after|for|at least|about|around|another))*"
 _DELAY = re.compile(
     rf"(?:retry|try|wait|available|reset)\w*{_FILLER}[\"':= ]+"
@@ -235,7 +236,7 @@ def error_from_response(
             transient=True,
         )
     is_transient = has_enough or status in _TRANSIENT or (status >= 500 and status != 501)
-    if is_transient and not _TOO_LARGE.search(words):
+    if is_transient and not _NEVER_TAKEN.search(words):
         kind: FailureKind = "overloaded" if has_enough else "answered"
         return TransientError(f"HTTP {status}: {said}", wait_s, kind=kind)
     return RequestFailed(f"HTTP {status}: {said}")

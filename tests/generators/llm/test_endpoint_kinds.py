@@ -323,6 +323,19 @@ def test_refusals_one_after_another_are_all_found_by_the_trial_and_kept(tmp_path
     assert client.form == "prompt"
 
 
+def test_a_form_that_is_refused_with_http_500_gives_way_to_the_next(tmp_path: Path) -> None:
+    def validates(number: int, body: Any) -> Any:
+        if body.get("response_format", {}).get("type") == "json_schema":
+            said = "1 validation error:\n  {'loc': ('body', 'response_format', 'type')}"
+            return kinds.refused(said, 500)
+        return 200, {}, kinds.good(body)
+
+    with EndpointOfKind(validates) as endpoint:
+        _, client = ask(endpoint, tmp_path, structured="auto")
+    assert client.form == "json"
+    assert len(endpoint.requests) == 2 + len(endpoint.work)
+
+
 def test_a_server_that_fails_is_not_taken_to_refuse_a_field(tmp_path: Path) -> None:
     def fails(number: int, body: Any) -> Any:
         if number in (1, 3):

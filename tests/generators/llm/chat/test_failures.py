@@ -103,6 +103,7 @@ def test_what_may_pass_is_transient(status: int, body: Any) -> None:
         (200, said("no", code="content_filter"), True),
         (501, said("not implemented"), False),
         (429, said("Request too large for m on tokens per min: Limit 10, Requested 20."), False),
+        (500, said("1 validation error:\n {'loc': ('body', 'response_format', 'type')}"), False),
         (400, said("x", code="content_filter"), True),
         (400, said("系统检测到输入或生成内容可能包含不安全或敏感内容", code="1301"), True),
         (400, said("Input data may contain inappropriate content."), True),
