@@ -30,7 +30,7 @@ from prefect.states import Completed
 from prefect.types.entrypoint import EntrypointType
 from pydantic import SecretStr
 
-from core.errors import ConfigError, LatentQAError
+from core.errors import ConfigError, LatentQAError, why_failed
 from core.runtime import Runtime
 from core.text.redact import redact, redact_override
 from pipelines.artifacts.root import ArtifactRoot
@@ -49,7 +49,7 @@ from pipelines.reports.sweep.findings import SweepFindings
 from pipelines.running.console import Console
 from pipelines.running.request import RunRequest, command_line, hide_credentials, reveal
 from pipelines.running.results import RunResult
-from pipelines.sweeps.points import PointCall, PointOutcome, run_with_pool, why_failed
+from pipelines.sweeps.points import PointCall, PointOutcome, run_with_pool
 from pipelines.sweeps.sweep import Sweep
 from pipelines.versions.firing import fire
 

@@ -104,3 +104,10 @@ def first_line(error: Exception) -> str:
     first, *others = (str(error).strip() or type(error).__name__).splitlines()
     announced = next((line.strip() for line in others if line.strip()), "")
     return f"{first} {announced}" if first.endswith(":") and announced else first
+
+
+def why_failed(error: Exception) -> str:
+    """Say in one line why something failed that others go on without."""
+    if isinstance(error, LatentQAError):
+        return " ".join(str(error).split())
+    return f"{type(error).__name__}: {first_line(error)}"

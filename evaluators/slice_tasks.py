@@ -18,7 +18,7 @@ from activation_store.target.worker_devices import (
     plain_model,
     worker_device,
 )
-from core.errors import first_line
+from core.errors import why_failed
 from core.processes.task_pool import InProcess, TaskPool, worker_number
 from core.progress import silent
 from core.runtime import Runtime
@@ -74,8 +74,7 @@ def measure_ahead(
     labels = [f"slices {share + 1} of {shares}" for share in range(shares)]
     for outcome in pool.run(measure_share, calls, labels):
         if outcome.error is not None:
-            said = f"{type(outcome.error).__name__}: {first_line(outcome.error)}"
-            _LOG.warning("evaluate: %s: %s", labels[outcome.number], said)
+            _LOG.warning("evaluate: %s: %s", labels[outcome.number], why_failed(outcome.error))
 
 
 def measure_share(

@@ -31,7 +31,7 @@ from activation_store.target.worker_devices import (
     worker_device,
 )
 from core.documents.canonical import canonical_json, digest
-from core.errors import first_line
+from core.errors import why_failed
 from core.files import write_bytes
 from core.processes.task_pool import TaskPool, split, worker_number
 from core.records.table_files import CONVERSATIONS_FILE, read_conversations
@@ -178,8 +178,7 @@ def write_with_pool(
     calls = [{"job": job.plain(), "batches": list(group)} for group in groups]
     for outcome in pool.run(write_batches, calls, labels):
         if outcome.error is not None:
-            said = f"{type(outcome.error).__name__}: {first_line(outcome.error)}"
-            _LOG.warning("complete: %s: %s", labels[outcome.number], said)
+            _LOG.warning("complete: %s: %s", labels[outcome.number], why_failed(outcome.error))
         tell()
     return True
 

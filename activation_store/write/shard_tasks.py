@@ -29,7 +29,7 @@ from activation_store.write.capture_shards import capture_shards
 from activation_store.write.prepared import PreparedDump, plan_store, prepare_tokens
 from activation_store.write.reuse import ReusableStores
 from core.documents.canonical import canonical_json
-from core.errors import StoreError, first_line
+from core.errors import StoreError, why_failed
 from core.processes.task_pool import TaskPool, split, worker_number
 from core.runtime import Runtime
 
@@ -114,8 +114,12 @@ def write_with_pool(
                     forward_tokens += outcome.value
                     report_tokens(sum(map(work.plan.shard_tokens, group)))
                 else:
-                    said = f"{type(outcome.error).__name__}: {first_line(outcome.error)}"
-                    _LOG.warning("store %s: %s: %s", work.out, labels[outcome.number], said)
+                    _LOG.warning(
+                        "store %s: %s: %s",
+                        work.out,
+                        labels[outcome.number],
+                        why_failed(outcome.error),
+                    )
                     done = [shard for shard in group if commit_path(work.out, shard).exists()]
                     report_tokens(sum(map(work.plan.shard_tokens, done)))
             left = [shard for shard in shards if not commit_path(work.out, shard).exists()]

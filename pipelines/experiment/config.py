@@ -298,8 +298,7 @@ def _locate(loc: Sequence[int | str]) -> tuple[tuple[str, ...], type[BaseModel],
             annotation = keys
         elif isinstance(part, int) or _is_mapping(annotation):
             path.append(str(part))
-            arguments = _arguments_of(annotation)
-            keys, annotation = arguments[0], arguments[_is_mapping(annotation)]
+            keys, annotation = _types_inside(annotation)
     return tuple(path), model, annotation
 
 
@@ -345,12 +344,15 @@ def _is_mapping(annotation: Any) -> bool:
     return any(typing.get_origin(branch) is dict for branch in annotation_branches(annotation))
 
 
-def _arguments_of(annotation: Any) -> tuple[Any, ...]:
-    """Return the types of a list's items, or of a mapping's keys and values."""
+def _types_inside(annotation: Any) -> tuple[Any, Any]:
+    """Return the types of a mapping's keys and values; of a list, None and its items' type."""
     for branch in annotation_branches(annotation):
-        if typing.get_origin(branch) in (tuple, list, dict):
-            return typing.get_args(branch)
-    return (None, None)
+        if typing.get_origin(branch) is dict:
+            keys, values = typing.get_args(branch)
+            return keys, values
+        if typing.get_origin(branch) in (tuple, list):
+            return None, typing.get_args(branch)[0]
+    return None, None
 
 
 def _allowed(annotation: Any) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from core.errors import LatentQAError, first_line
+from core.errors import why_failed
 from core.processes.task_pool import TaskPool
 from pipelines.running.request import RunRequest
 from pipelines.running.results import RunResult
@@ -52,13 +52,6 @@ class PointOutcome:
 
 PointRunner = Callable[[Sequence[PointCall]], Iterator[PointOutcome]]
 """Runs points, and yields their outcomes as they come."""
-
-
-def why_failed(error: Exception) -> str:
-    """Say in one line why a point failed."""
-    if isinstance(error, LatentQAError):
-        return " ".join(str(error).split())
-    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def run_point(label: str, config: str, root: str, overrides: Sequence[str]) -> dict[str, Any]:

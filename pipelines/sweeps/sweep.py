@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
+from core.errors import why_failed
 from core.processes.task_pool import local_pool
 from core.runtime import Runtime
 from evaluators.scaling.curves import SweptRun, scaling_curves
@@ -26,7 +27,6 @@ from pipelines.sweeps.points import (
     PointOutcome,
     PointRunner,
     run_with_pool,
-    why_failed,
 )
 
 LAST_SHARED = "dump"
