@@ -8,7 +8,6 @@ import glob
 import hashlib
 import json
 import os
-import platform
 import shutil
 import stat
 import threading
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import LatentQAError, StorageError
+from core.liveness import is_running, machine_name
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM}
@@ -248,7 +248,7 @@ def remove_leftovers(path: Path) -> None:
     for aside in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         host, _, rest = aside.name.removeprefix(f".{path.name}.").partition("-")
         pid = rest.partition(".")[0]
-        if host == _host() and pid.isdecimal() and not _runs(int(pid)):
+        if host == _host() and pid.isdecimal() and not is_running(int(pid)):
             if aside.is_dir():
                 shutil.rmtree(aside, ignore_errors=True)
             else:
@@ -262,14 +262,4 @@ def _aside(path: Path) -> Path:
 
 def _host() -> str:
     """Return this machine's name in few letters: a shared folder has files of several machines."""
-    return f"{zlib.crc32(platform.node().encode()):08x}"
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # another user's
-        return True
-    return True
+    return f"{zlib.crc32(machine_name().encode()):08x}"

@@ -10,13 +10,13 @@ import asyncio
 import contextlib
 import os
 import secrets
-import socket
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from concurrent.futures import Future
 
 from core.errors import StorageError
+from core.liveness import is_running, machine_name
 from generators.llm.log.request_log import RequestLog, rows_in_pieces
 
 HEARTBEAT_S = 2.0
@@ -29,7 +29,7 @@ class RequestClaims:
 
     def __init__(self, log: RequestLog) -> None:
         self._log = log
-        self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._owner = f"{machine_name()}:{os.getpid()}:{secrets.token_hex(4)}"
 
     def claim(self, asked: Mapping[str, str]) -> Future[set[str]]:
         """Claim requests that nobody alive has claimed.
@@ -111,12 +111,4 @@ def _is_alive(owner: str, beat: float, now: float) -> bool:
     host, pid, _ = owner.rsplit(":", 2)
     if now - beat > _DEAD_AFTER_S:
         return False
-    if host != socket.gethostname():
-        return True
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    return host != machine_name() or is_running(int(pid))
