@@ -74,6 +74,13 @@ RUNS = (
         "--random 2x64 --tokens 2000 --rounds 1 --shards 2 --more-rounds 1",
         title="tiny model",
     ),
+    Run(
+        "store",
+        "--random 2x4096 --tokens 600 --rounds 3 --shards 8 --more-rounds 9",
+        3,
+        "--random 2x64 --tokens 600 --rounds 1 --shards 2 --more-rounds 1",
+        title="a model of 8B's width",
+    ),
     Run("store_codecs", "--tokens 8192", 2, "--random 2x64 --tokens 512"),
     Run("store_memory", "--plot docs/images/store_memory.png", 2, "--tokens 512"),
     Run("steering", "", 6, "--words 4 --tokens 2 --repeats 1"),
