@@ -76,7 +76,7 @@ RUNS = (
     ),
     Run(
         "store",
-        "--random 2x4096 --tokens 600 --rounds 3 --shards 8 --more-rounds 9",
+        "--random 2x4096 --tokens 600 --rounds 5 --shards 8 --more-rounds 9",
         3,
         "--random 2x64 --tokens 600 --rounds 1 --shards 2 --more-rounds 1",
         title="a model of 8B's width",
