@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import random
 import signal
 import time
@@ -21,15 +20,25 @@ from activation_store.target.load import load_model
 from activation_store.write.capture_shards import capture_shards
 from activation_store.write.prepared import prepare_dump
 
-LONGEST = 0.6
-"""Seconds after which a kill comes at the latest; about what one writer needs for all."""
+context = multiprocessing.get_context("fork")  # torch and transformers are loaded already
 
 
-def round_of_kills(draw: random.Random, rows: Path, out: Path, model: ModelFiles) -> int:
+def seconds_of_a_writer(rows: Path, out: Path, model: ModelFiles) -> float:
+    """Seconds that one undisturbed writer needs for all, here and now."""
+    writer = context.Process(target=stores.fill, args=(rows, out, model))
+    start = time.perf_counter()
+    writer.start()
+    writer.join(120)
+    assert writer.exitcode == 0
+    return time.perf_counter() - start
+
+
+def round_of_kills(
+    draw: random.Random, rows: Path, out: Path, model: ModelFiles, longest: float
+) -> int:
     """Start a dump, then one to four writers beside it that share its shards or write the same
-    ones, and kill some of them, or all; how many died of it.
+    ones, and kill some of them, or all, within `longest` seconds; how many died of it.
     """
-    context = multiprocessing.get_context("fork")  # torch and transformers are loaded already
     writers: list[BaseProcess] = [
         context.Process(target=stores.fill, args=(rows, out, model), daemon=True)
     ]
@@ -45,8 +54,8 @@ def round_of_kills(draw: random.Random, rows: Path, out: Path, model: ModelFiles
         writer.start()
     doomed = draw.sample(writers, draw.randint(1, len(writers)))
     for writer in doomed:
-        time.sleep(draw.uniform(0, LONGEST / len(doomed)))
-        os.kill(writer.pid or 0, signal.SIGKILL)
+        time.sleep(draw.uniform(0, longest / len(doomed)))
+        writer.kill()  # silent where it has ended already
     for writer in writers:
         writer.join(120)
     codes = [writer.exitcode for writer in writers]
@@ -77,15 +86,15 @@ def look(out: Path, whole: ActivationStore, draw: random.Random) -> int:
 
 
 def kill_until_done(
-    draw: random.Random, rows: Path, out: Path, model: ModelFiles, whole: Path
+    draw: random.Random, rows: Path, out: Path, model: ModelFiles, whole: Path, longest: float
 ) -> int:
     """Run rounds of kills, each looked at by a reader, and an undisturbed run at the end: the bytes
-    are those of `whole`. How many writers were killed.
+    are those of `whole`. How many writers were killed, a round's within `longest` seconds.
     """
     complete = ActivationStore(whole)
     kills, seen = 0, 0
     for _ in range(draw.randint(1, 4)):
-        kills += round_of_kills(draw, rows, out, model)
+        kills += round_of_kills(draw, rows, out, model, longest)
         readable = look(out, complete, draw)
         assert readable >= seen, "committed rows went away"
         seen = readable

@@ -17,7 +17,7 @@ import pytest
 import stores
 import tiny
 import torch
-from store_kills import kill_until_done
+from store_kills import kill_until_done, seconds_of_a_writer
 
 from activation_store.exchange.importing import VectorImport, import_vectors
 from activation_store.exchange.vector_sources import open_memmap
@@ -53,9 +53,10 @@ def test_killed_writers(
     rows, model, whole = chain
     draw = random.Random(0)
     kills, finished = 0, 0
+    longest = seconds_of_a_writer(rows, tmp_path / "timed", model)
     while kills < KILLS:
         out = tmp_path / "killed"
-        kills += kill_until_done(draw, rows, out, model, whole)
+        kills += kill_until_done(draw, rows, out, model, whole, longest)
         assert root_digest(out) == root_digest(whole)
         shutil.rmtree(out)
         finished += 1

@@ -59,7 +59,7 @@ def kill_during(delay: float, rows: Path, out: Path, model: ModelFiles) -> bool:
     """SIGKILL a dump `delay` seconds after it began to fill; whether that was in time."""
     child, _ = filling(rows, out, model)
     time.sleep(delay)
-    os.kill(child.pid or 0, signal.SIGKILL)
+    child.kill()
     child.join(30)
     return child.exitcode == -signal.SIGKILL
 

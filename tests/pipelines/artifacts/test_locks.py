@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -75,7 +74,7 @@ def test_a_lock_that_is_free_has_no_holder(tmp_path: Path) -> None:
 
 def test_sigkill_frees_a_lock(tmp_path: Path) -> None:
     with other_process(tmp_path / "x.lock") as process:
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
         process.wait()
         assert holder(tmp_path / "x.lock") is None
 
