@@ -20,8 +20,8 @@ Form = Literal["schema", "json", "prompt", "tokens"]
 """How a reply is held to its schema: the endpoint enforces it, enforces JSON alone, or is told.
 `tokens` has no schema: token ids are continued, and the reply is what comes."""
 
-_BYTES_PER_TOKEN = 3
-"""Least bytes of UTF-8 that tokens have on average, in any language: for upper bounds."""
+_SCHEMA_BYTES_PER_TOKEN = 3
+"""Least bytes a token of a JSON schema has on average: it is English words and punctuation."""
 _TOKENS_PER_MESSAGE = 8
 """Tokens that a chat template adds to a message."""
 
@@ -53,14 +53,16 @@ class Request:
     logprobs: bool = False
 
     def max_usage(self, thinking_tokens: int) -> TokenCounts:
-        """Bound the tokens that prompt and reply can take, from above."""
+        """Bound the tokens that prompt and reply can take, from above.
+
+        No tokenizer makes more tokens of a text than it has bytes of UTF-8; with digits, emoji and
+        many scripts some make nearly as many.
+        """
         size = sum(len(content.encode()) for _, content in self.messages)
         if self.form == "schema":  # in the others it stands in a message
-            size += len(json.dumps(self.schema))
+            size += len(json.dumps(self.schema)) // _SCHEMA_BYTES_PER_TOKEN
         return TokenCounts(
-            prompt=size // _BYTES_PER_TOKEN
-            + _TOKENS_PER_MESSAGE * len(self.messages)
-            + len(self.prompt_ids),
+            prompt=size + _TOKENS_PER_MESSAGE * len(self.messages) + len(self.prompt_ids),
             completion=self.max_tokens + thinking_tokens,
         )
 

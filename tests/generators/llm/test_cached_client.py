@@ -222,14 +222,16 @@ def test_forms_share_no_replies_and_the_default_keeps_its_keys(tmp_path: Path) -
 
 def test_a_budget_is_not_passed_and_more_money_goes_on_where_it_ended(tmp_path: Path) -> None:
     price = Price(input=100.0, output=100.0)  # a reply of 50 + 20 tokens: $ 0.007
-    changes: dict[str, Any] = {"price": price, "budget_usd": 0.05}
+    most = price.of(request(0).max_usage(0))
+    budget = 0.05 + most
+    changes: dict[str, Any] = {"price": price, "budget_usd": budget}
     with ScriptedEndpoint(numbered) as endpoint:
         for _ in range(2):  # also not by trying again
-            with pytest.raises(BudgetError, match=r"\$ 0\.0\d+ of \$ 0\.0500") as caught:
+            with pytest.raises(BudgetError, match=rf"\$ 0\.0\d+ of \$ {budget:.4f}") as caught:
                 ask(endpoint, tmp_path, range(20), **changes)
             assert "\n" not in str(caught.value)
             assert caught.value.exit_code == 2
-        assert 5 <= len(endpoint.work) <= 7
+        assert 0.05 - 0.007 <= (len(endpoint.work) + 1) * 0.007 <= budget  # with the trial
         had = len(endpoint.work)
         outcomes, client = ask(endpoint, tmp_path, range(20), **(changes | {"budget_usd": 1.0}))
         assert len(outcomes) == len(endpoint.work) == 20

@@ -45,3 +45,10 @@ def test_samples_are_asked_with_seeds_of_their_own() -> None:
     seeds = {dataclasses.replace(REQUEST, sample=n).seed for n in range(50)}
     assert len(seeds) == 50
     assert all(seed is not None and 0 <= seed < 2**31 for seed in seeds)
+
+
+@pytest.mark.parametrize("text", ["7" * 300, "🦖" * 100, "ක්‍රී" * 60])
+def test_no_prompt_can_take_more_tokens_than_the_bound(text: str) -> None:
+    messages = (("user", text),)
+    byte_tokens = len(text.encode())  # of a tokenizer that knows none of these characters
+    assert dataclasses.replace(REQUEST, messages=messages).max_usage(0).prompt >= byte_tokens
