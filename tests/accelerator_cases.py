@@ -497,8 +497,8 @@ def test_a_wait_or_a_tensor_of_the_cpu_in_the_loss_is_noticed(
 @pytest.mark.parametrize("fault", ["item", "cpu"])
 def test_a_wait_or_a_tensor_of_the_cpu_in_a_capture_is_noticed(fault: str) -> None:
     class Faulty(Capture):
-        def _checked(self, output: torch.Tensor) -> torch.Tensor:
-            found = super()._checked(output)
+        def _checked(self, output: torch.Tensor, batch_BT: torch.Tensor) -> torch.Tensor:
+            found = super()._checked(output, batch_BT)
             if fault == "item":
                 assert found.isfinite().all()
             return found + torch.zeros(32)

@@ -27,7 +27,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from activation_store.model_files.files import ModelFiles
 from activation_store.model_files.quiet import quiet_libraries
 from activation_store.target.capture import Capture
-from activation_store.target.load import DTYPES, blocks, cut_config
+from activation_store.target.first_blocks import cut_config
+from activation_store.target.load import DTYPES, blocks
 from decoder.adapters import multiply_in_base_format
 from decoder.config import LoraSettings
 from decoder.forward import compute_answer_losses

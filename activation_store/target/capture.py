@@ -115,9 +115,8 @@ class Capture:
 
         def keep(layer: int) -> Callable[..., None]:
             def hook(module: nn.Module, args: Any, output: Any) -> None:
-                kept[layer] = self._checked(
-                    output if isinstance(output, torch.Tensor) else output[0]
-                )
+                states = output if isinstance(output, torch.Tensor) else output[0]
+                kept[layer] = self._checked(states, batch_BT)
                 if layer == deepest and not self._shared:
                     raise _StopForward
 
@@ -149,13 +148,14 @@ class Capture:
             return torch.enable_grad()
         return torch.no_grad() if shared else torch.inference_mode()
 
-    def _checked(self, output: torch.Tensor) -> torch.Tensor:
+    def _checked(self, output: torch.Tensor, batch_BT: torch.Tensor) -> torch.Tensor:
         config: Any = self._net.config
-        if output.ndim != 3:  # AltUp, hyper-connections: several streams side by side
+        # AltUp, hyper-connections: several streams side by side, or one behind the other
+        if output.ndim != 3 or output.shape[:2] != batch_BT.shape:
             raise ModelError(
                 f"model of type {config.model_type}: the output of a block has shape "
-                f"{list(output.shape)}, expected [rows, tokens, d_model]; models with several "
-                "residual streams are not supported."
+                f"{list(output.shape)} for {list(batch_BT.shape)} tokens, expected [rows, tokens, "
+                "d_model]; models with several residual streams are not supported."
             )
         return output
 

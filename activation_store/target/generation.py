@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import GenerationConfig
 
 from activation_store.model_files.quiet import quiet_libraries
-from activation_store.target.load import rope_switch
+from activation_store.target.load import forget_lengths, rope_switch
+
+_NEUTRAL = (1e-2, 1e-1)
+"""Largest relative change of scores that rounding explains, in 32 and in 16 bits."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +61,7 @@ def generate_ids(
     sampling: Sampling,
     *,
     tell: Callable[[int], None] | None = None,
+    batched: bool = True,
 ) -> list[list[int]]:
     """Generate the token ids that follow each prompt, up to the first of `ends` and with it.
 
@@ -70,16 +75,62 @@ def generate_ids(
         ends: token ids that end a reply.
         sampling: how tokens are chosen.
         tell: called with each new token; one prompt alone.
+        batched: whether several prompts may share a batch (`is_batchable`).
     """
     longest = rope_switch(net)
-    far = [longest is not None and len(own) + sampling.max_tokens > longest for own in prompts]
-    if any(far) and len(prompts) > 1:
-        near = [own for own, is_far in zip(prompts, far, strict=True) if not is_far]
-        others = iter(generate_ids(net, near, ends, sampling) if near else ())
-        return [
-            generate_ids(net, [own], ends, sampling)[0] if is_far else next(others)
-            for own, is_far in zip(prompts, far, strict=True)
-        ]
+    groups: dict[int | None, list[int]] = {}
+    for i, own in enumerate(prompts):
+        is_far = longest is not None and len(own) + sampling.max_tokens > longest
+        groups.setdefault(i if is_far or not batched else None, []).append(i)
+    replies: dict[int, list[int]] = {}
+    for group in groups.values():
+        found = _generate_batch(net, [prompts[i] for i in group], ends, sampling, tell)
+        replies |= zip(group, found, strict=True)
+    return [replies[i] for i in range(len(prompts))]
+
+
+@torch.no_grad()
+def is_batchable(net: Any) -> bool:
+    """Return whether a reply is the same in a batch, behind masked padding, as alone.
+
+    It is not where a model counts positions by place, where a recurrent block takes padding in, or
+    where one mixes the states of several rows.
+
+    Args:
+        net: a causal language model.
+    """
+    alone = torch.arange(1, 9, device=next(net.parameters()).device)[None]
+    mask = nn.functional.pad(torch.ones_like(alone), (32, 0))
+    batch = nn.functional.pad(alone, (32, 0)), torch.arange(40, 0, -1, device=alone.device)[None]
+    own_settings, net.generation_config = net.generation_config, GenerationConfig()  # type: ignore[no-untyped-call]
+    settings = GenerationConfig(  # type: ignore[no-untyped-call]
+        max_new_tokens=2, output_logits=True, return_dict_in_generate=True, pad_token_id=0
+    )
+    try:
+        with quiet_libraries():
+            expected, found = (
+                torch.stack(
+                    net.generate(ids, attention_mask=own, generation_config=settings).logits
+                )[:, 0].float()
+                for ids, own in (
+                    (alone, torch.ones_like(alone)),
+                    (torch.cat(batch), torch.cat([mask, torch.ones_like(mask)])),
+                )
+            )
+    finally:
+        net.generation_config = own_settings
+    most = _NEUTRAL[net.dtype.itemsize < 4]
+    return bool((found - expected).norm() <= most * expected.norm())
+
+
+def _generate_batch(
+    net: Any,
+    prompts: Sequence[Sequence[int]],
+    ends: Collection[int],
+    sampling: Sampling,
+    tell: Callable[[int], None] | None,
+) -> list[list[int]]:
+    """Generate what follows each prompt, padded on the left, as one batch."""
     width = max(map(len, prompts))
     device = next(net.parameters()).device
     batch = torch.zeros(len(prompts), width, dtype=torch.long)
@@ -107,6 +158,7 @@ def generate_ids(
     # generate() fills what its argument leaves open from the model's own settings
     net.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
     torch.manual_seed(sampling.seed)
+    forget_lengths(net)
     try:
         with torch.no_grad(), quiet_libraries():
             found = net.generate(

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from activation_store.model_files.files import ModelFiles, read_model_json
 from activation_store.model_files.quiet import quiet_libraries
 from activation_store.target.adapter import add_adapter
+from activation_store.target.first_blocks import cut_behind
 from activation_store.target.model_checks import (
     check_quantization,
     check_whole,
@@ -84,11 +85,12 @@ def model_shape(model: ModelFiles) -> Shape:
 def shape_of(config: Any, ref: str) -> Shape:
     """Return the shape in a transformers config."""
     own = config.get_text_config()
+    longest = getattr(own, "max_position_embeddings", None)  # -1: without end
     return Shape(
         ref=ref,
         n_blocks=own.num_hidden_layers,
         d_model=own.hidden_size,
-        max_positions=getattr(own, "max_position_embeddings", None) or sys.maxsize,
+        max_positions=longest if longest and longest > 0 else sys.maxsize,
         vocabulary=own.vocab_size,
     )
 
@@ -253,7 +255,8 @@ def load_model(
         merged: whether its adapter (if any) is merged into the weights, or works beside them.
         runtime: its attention, and whether it is spread over all GPUs, `device` being the first.
         first_blocks: blocks that are needed; the others are left on the disk, where the model can
-            be cut: one without an adapter, quantised weights or code of its own. None loads all.
+            be cut: one without an adapter, quantised weights or code of its own, whose first
+            blocks do not depend on how many there are. None loads all.
         tensor_parallel: whether this process's share of every weight is loaded, on `device`, and
             the others of its process group hold the rest.
 
@@ -265,7 +268,8 @@ def load_model(
     quantised = check_quantization(model, config)
     placement = _placement(device, runtime, quantised=quantised, tensor_parallel=tensor_parallel)
     if not quantised and model.adapter is None and not model.trust_remote_code:
-        placement |= _cut_behind(config, first_blocks)
+        short = cut_behind(config, first_blocks)
+        placement |= {} if short is None else {"config": short}
     if device.type == "cuda" and dtype == "float32":
         torch.backends.cuda.matmul.fp32_precision = "tf32"
     with quiet_libraries():
@@ -336,26 +340,6 @@ def _placement(
     return found
 
 
-def _cut_behind(config: Any, first_blocks: int | None) -> dict[str, Any]:
-    """Let a model's config end behind its first blocks; nothing for the whole one."""
-    own = config.get_text_config()
-    if first_blocks is None or first_blocks >= own.num_hidden_layers:
-        return {}
-    if getattr(own, "num_kv_shared_layers", None):
-        return {}
-    cut_config(own, first_blocks)
-    return {"config": config}
-
-
-def cut_config(config: Any, first_blocks: int) -> None:
-    """Shorten a model's config, and what it lists of each block, to its first blocks."""
-    n_blocks = config.num_hidden_layers
-    config.num_hidden_layers = first_blocks
-    for name, value in list(vars(config).items()):
-        if isinstance(value, list) and len(value) == n_blocks:
-            setattr(config, name, value[:first_blocks])
-
-
 def rope_switch(net: Any) -> int | None:
     """Return the length past which a model encodes positions otherwise; None where it does not."""
     config = net.config.get_text_config()
@@ -370,6 +354,22 @@ def rope_switch(net: Any) -> int | None:
             )
             found.append(switch or config.max_position_embeddings)
     return min(found, default=None)
+
+
+def forget_lengths(net: nn.Module) -> None:
+    """Let a model with `dynamic` positions encode the next text as it would its first.
+
+    Past a length these follow the longest text that it has seen, and not its own.
+    """
+    ending = "max_seq_len_cached"
+    for module in net.modules():
+        for name in [own for own in vars(module) if own.endswith(ending)]:
+            kind = name.removesuffix(ending)  # of layers, where each has positions of its own
+            first = getattr(module, f"{kind}original_inv_freq", None)
+            if isinstance(first, torch.Tensor):
+                place = getattr(module, f"{kind}inv_freq").device
+                setattr(module, f"{kind}inv_freq", first.to(place, copy=True))
+            setattr(module, name, module.original_max_seq_len)
 
 
 def blocks(net: nn.Module) -> nn.ModuleList:

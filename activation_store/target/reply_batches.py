@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from activation_store.model_files.files import ModelFiles, read_model_json
 from activation_store.target.config import CompleteConfig
-from activation_store.target.generation import Sampling, generate_ids
+from activation_store.target.generation import Sampling, generate_ids, is_batchable
 from activation_store.target.load import load_model, load_tokenizer, pick_device, use_threads
 from activation_store.target.number_format import resolve_dtype
 from activation_store.target.reply_text import ReplyReader, StimulusPrompt, TargetReply
@@ -233,6 +233,7 @@ class ReplyWriter:
         self._config = job.config
         self._reader = ReplyReader(load_tokenizer(job.model))
         self._net = job.load_target()
+        self._batched = is_batchable(self._net)
         _tell_ignored_settings(job.model)
 
     def write(self, rows: Sequence[Conversation], batch: int) -> list[TargetReply]:
@@ -282,7 +283,8 @@ class ReplyWriter:
             repetition_penalty=config.repetition_penalty,
             seed=seed,
         )
-        return generate_ids(self._net, prompts, self._reader.ends, sampling)
+        ends = self._reader.ends
+        return generate_ids(self._net, prompts, ends, sampling, batched=self._batched)
 
 
 def _tell_ignored_settings(model: ModelFiles) -> None:
