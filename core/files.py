@@ -197,9 +197,38 @@ def json_bytes(value: Any) -> bytes:
 
 
 def sha256_file(path: Path) -> str:
-    """Return the sha256 of the bytes of `path`, as 64 hex digits."""
+    """Return the sha256 of the bytes of a regular file, as 64 hex digits.
+
+    Raises:
+        OSError: it cannot be read; a StorageError where it is no regular file.
+    """
+    _check_regular(path)
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_file(path: Path) -> bytes:
+    """Return the bytes of a regular file.
+
+    Raises:
+        OSError: it cannot be read; a StorageError where it is no regular file.
+    """
+    _check_regular(path)
+    return path.read_bytes()
+
+
+def _check_regular(path: Path) -> None:
+    """Refuse a pipe, which is read when somebody writes to it, and a device, which has no end."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        mode = 0
+    if not stat.S_ISREG(mode):
+        raise StorageError(
+            f"{path}: is a folder, pipe, socket, device or circle of links, no file."
+        )
 
 
 def file_states(paths: Iterable[Path]) -> dict[tuple[Path, bool], os.stat_result]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from activation_store.model_files.files import ModelFiles
+from core.documents.strict_json import load_json
 from core.errors import ModelError, StoreError, first_line
+from core.files import read_file
 from decoder.config import DecoderConfig
 
 SIDECAR = "latentqa.json"
@@ -44,13 +45,13 @@ def read_sidecar(folder: Path) -> tuple[DecoderConfig, Binding]:
     """
     path = folder / SIDECAR
     try:
-        value = json.loads(path.read_bytes())
+        value = load_json(read_file(path))
         if value.pop("schema") != SCHEMA:
             raise ValueError(f"expected schema {SCHEMA}")
         return DecoderConfig.model_validate(value.pop("decoder")), Binding(**value)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ModelError(f"decoder {folder}: no decoder is here (no {SIDECAR}).") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
             f"{path}: not the record of a decoder of this version ({first_line(error)})."
         ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -17,8 +16,9 @@ from activation_store.target.load import Shape
 from activation_store.tokens.token_table import TokenTable
 from activation_store.tokens.tokens import SEGMENT_CODES, Tokens
 from core.documents.canonical import digest
+from core.documents.strict_json import load_json
 from core.errors import DataError, first_line
-from core.files import sha256_file
+from core.files import read_file, sha256_file
 
 _DECLARED = frozenset({*(own.name for own in fields(ExportResult)), "target", "plan"})
 """What `layer.json` may say."""
@@ -249,8 +249,8 @@ def _read_examples(path: Path, needed: Sequence[str] = ()) -> dict[str, dict[str
 
 def _read_declared(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
+        value = load_json(read_file(path))
+    except ValueError as error:
         raise DataError(f"{path}: not JSON ({error}).") from error
     if not isinstance(value, dict) or not isinstance(value.get("target", {}), dict):
         raise DataError(f"{path}: not what an export writes; remove it, or export again.")

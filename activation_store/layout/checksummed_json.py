@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from core.documents.canonical import digest
+from core.documents.strict_json import load_json
 from core.errors import DamagedError
-from core.files import json_bytes, write_bytes
+from core.files import json_bytes, read_file, write_bytes
 
 CHECKSUM_FIELD = "checksum"
 
@@ -39,11 +39,11 @@ def read_checksummed_json(path: Path, fields: Iterable[str] = ()) -> dict[str, A
         DamagedError: the file is missing, is not JSON, or is not what was written.
     """
     try:
-        data = path.read_bytes()
-        value = json.loads(data)
+        data = read_file(path)
+        value = load_json(data)
     except FileNotFoundError as error:
         raise DamagedError(f"{path}: the file is missing.", path) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DamagedError(f"{path}: not JSON ({error}).", path) from error
     # the bytes are compared too: 1E-7 is the same number as 1e-7
     as_written = isinstance(value, dict) and json_bytes(value) == data

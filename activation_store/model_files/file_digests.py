@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
 from pathlib import Path
 from typing import Any
 
-from core.files import sha256_file, write_json
+from core.documents.strict_json import load_json
+from core.files import read_file, sha256_file, write_json
 
 _NAME = "digests.json"
 _TICK_NS = 20_000_000
@@ -66,7 +66,7 @@ def file_digests(paths: list[Path]) -> dict[str, str]:
 
 def _load(path: Path) -> dict[str, list[Any]]:
     try:
-        cache = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        cache = load_json(read_file(path))
+    except (OSError, ValueError):
         return {}
     return cache if isinstance(cache, dict) else {}

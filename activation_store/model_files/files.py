@@ -6,7 +6,6 @@ revision (`org/name@revision`). Nothing here imports torch: an all-hit run asks 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,7 +18,9 @@ from activation_store.model_files.file_digests import file_digest, file_digests
 from activation_store.model_files.gguf import CONVERSION, convert, is_converted
 from activation_store.tokens.config import TemplateConfig
 from core.documents.canonical import digest
+from core.documents.strict_json import load_json
 from core.errors import ModelError, first_line
+from core.files import read_file
 
 ADAPTER_CONFIG = "adapter_config.json"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
@@ -221,10 +222,10 @@ def read_model_json(path: Path) -> dict[str, Any]:
         ModelError: it is not a JSON object.
     """
     try:
-        value = json.loads(path.read_bytes())
+        value = load_json(read_file(path))
     except FileNotFoundError:
         return {}
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ModelError(f"{path}: not JSON ({first_line(error)}).") from error
     if not isinstance(value, dict):
         raise ModelError(f"{path}: expected a JSON object, got {type(value).__name__}.")

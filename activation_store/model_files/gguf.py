@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import io
-import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator
@@ -14,12 +13,14 @@ from typing import Any
 
 from activation_store.model_files.file_digests import cache_folder, file_digest, file_digests
 from activation_store.model_files.quiet import quiet_libraries
+from core.documents.strict_json import load_json
 from core.errors import ModelError, first_line
 from core.files import (
     file_states,
     find_replaced,
     fsync_dir,
     fsync_tree,
+    read_file,
     storage_errors,
     write_json,
 )
@@ -132,9 +133,9 @@ def _made_once(path: Path, name: str, write: Callable[[Path, Path], None]) -> Pa
 def _is_whole(folder: Path) -> bool:
     """Return whether a conversion has the files and bytes that were written."""
     try:
-        known = json.loads((folder / _DIGESTS).read_bytes())
+        known = load_json(read_file(folder / _DIGESTS))
         return bool(file_digests(_files(folder)) == known)
-    except (FileNotFoundError, ValueError, RecursionError):
+    except (FileNotFoundError, ValueError):
         return False
 
 

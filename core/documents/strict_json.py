@@ -48,17 +48,35 @@ def parse_json(text: str, *, nan_is_null: bool = False) -> Any:
     """
     constant = _null_if_nan if nan_is_null else _no_constant
     try:
-        value = json.loads(text, object_pairs_hook=_object, parse_constant=constant)
+        return load_json(text, object_pairs_hook=_object, parse_constant=constant)
     except json.JSONDecodeError as error:
         raise InvalidJSON(error.msg, error.pos) from error
     except _ConstantError as error:
         raise InvalidJSON(f"{error} is no JSON value", _constant_at(text)) from error
-    except RecursionError as error:
-        raise InvalidJSON("nested too deeply") from error
     except ValueError as error:  # such as an integer of more digits than Python converts
         raise InvalidJSON(str(error)) from error
-    if text.count("[") + text.count("{") > MOST_LEVELS and is_deep(value):
-        raise InvalidJSON("nested too deeply")
+
+
+def load_json(text: str | bytes, **hooks: Any) -> Any:
+    """Parse a JSON text as Python's reader does, NaN and repeated keys included, up to a depth.
+
+    Args:
+        text: of the value.
+        hooks: as `json.loads` takes them.
+
+    Raises:
+        ValueError: it is none, or has more than `MOST_LEVELS` objects and lists within one another.
+    """
+    try:
+        value = json.loads(text, **hooks)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if isinstance(text, bytes):
+        opened = text.count(b"[") + text.count(b"{")
+    else:
+        opened = text.count("[") + text.count("{")
+    if opened > MOST_LEVELS and is_deep(value):
+        raise ValueError("nested too deeply")
     return value
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from core.documents.strict_json import is_deep
+from core.documents.strict_json import load_json
 from core.errors import DataError
 from core.files import sha256_file
 from core.records.tables import Split
@@ -174,12 +174,12 @@ def _rows_within(text: bytes, config: RowsConfig) -> dict[str, list[Any]]:
     As programs write them: lists of rows under names, rows under ids, or pandas' columns.
     """
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        value = load_json(text)
+    except ValueError:
         return {}
     names = {"messages", "conversations", "instruction", "prompt", *config.columns.values()}
     is_row = isinstance(value, dict) and any(isinstance(value.get(n), str | list) for n in names)
-    if not isinstance(value, dict) or is_row or is_deep(value):
+    if not isinstance(value, dict) or is_row:
         return {}
     if value and all(isinstance(one, dict) for one in value.values()):
         if _are_rows(value.values(), names):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from core.documents.strict_json import load_json
 from core.errors import DataError, first_line
 from core.text.byte_order import as_utf8
 
@@ -41,7 +41,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> Sequence[Row]:
         if suffix in (".tsv", ".csv"):
             return _table_rows(text, _delimiter(text, "\t" if suffix == ".tsv" else ","))
         rows = _json_rows(text, columns)
-    except (OSError, UnicodeDecodeError, csv.Error, ValueError, RecursionError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({first_line(error)}).") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise DataError(f"{path}: expected a JSON list of objects with subject and object.")
@@ -51,12 +51,12 @@ def read_rows(path: Path, columns: Sequence[str]) -> Sequence[Row]:
 def _json_rows(text: str, columns: Sequence[str]) -> Any:
     """Parse JSON, or JSON Lines; find the rows in an object."""
     try:
-        value = json.loads(text)
+        value = load_json(text)
     except ValueError:
         lines = [line for line in text.split("\n") if line.strip()]
         if len(lines) < 2 or not is_json(lines[0]):
             raise
-        return [json.loads(line) for line in lines]
+        return [load_json(line) for line in lines]
     if not isinstance(value, dict):
         return value
     own = next((value[name] for name in value if str(name).strip().casefold() in columns), None)
@@ -78,8 +78,8 @@ def _are_rows(values: list[Any]) -> bool:
 def is_json(text: str | bytes) -> bool:
     """Tell whether `text` is JSON."""
     try:
-        json.loads(text)
-    except (ValueError, RecursionError):
+        load_json(text)
+    except ValueError:
         return False
     return True
 

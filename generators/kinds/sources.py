@@ -6,7 +6,6 @@ skipped. `datasets` is imported where a data set needs it and nowhere else.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from core.documents.canonical import digest
+from core.documents.strict_json import load_json
 from core.errors import DataError, first_line
 from core.files import sha256_file
 from core.records.tables import Dropped
@@ -298,8 +298,8 @@ def _json_lines(file: Path) -> Iterator[Any]:
     with file.open("rb") as lines:
         for line in lines:
             try:
-                yield json.loads(line)
-            except (ValueError, RecursionError):
+                yield load_json(line)
+            except ValueError:
                 yield line.decode(errors="replace")
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from core.errors import DamagedError
-from core.files import sha256_file
+from core.documents.strict_json import load_json
+from core.errors import DamagedError, StorageError
+from core.files import read_file, sha256_file
 from pipelines.artifacts.cache_key import SHORT
 
 DATA, WORK = "data", "work"
@@ -21,7 +22,17 @@ SYSTEM_FILES = frozenset({"Thumbs.db", "desktop.ini"})
 """Files that operating systems leave in folders they show; so are some whose name begins with a
 dot, as do the temporary files of atomic writes."""
 _REQUIRED = {"kind": str, "key": str, "output": str, "files": list, "inputs": dict, "counts": dict}
-"""Fields of a record that are read, and their types in JSON."""
+"""Fields that a record has, and their types in JSON."""
+_OPTIONAL: Mapping[str, Callable[[Any], bool]] = {
+    "created": lambda value: value is None or _is_time(value),
+    "seconds": lambda value: value is None or _is_number(value),
+    "cost": lambda value: value is None or _is_number(value),
+    "tokens": lambda value: value is None or _is_number(value),
+    "locations": lambda value: isinstance(value, dict | None),
+    "packages": lambda value: isinstance(value, dict | None),
+    "git": lambda value: isinstance(value, dict | None),
+}
+"""Whether a field that is read, if the record has it, holds what it should."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +94,8 @@ class Artifact:
             wrong = ["files"]
         if not wrong and not all(isinstance(key, str) for key in record["inputs"].values()):
             wrong = ["inputs"]
+        if not wrong:
+            wrong = [name for name, fits in _OPTIONAL.items() if not fits(record.get(name))]
         if wrong:
             raise DamagedError(
                 f"{self.path / RECORD}: field {wrong[0]} has a wrong type.", self.path
@@ -103,7 +116,7 @@ class Artifact:
         """Whether the hashed value in the folder is that of the key."""
         try:
             return sha256_file(self.path / IDENTITY) == self.key
-        except FileNotFoundError:
+        except (FileNotFoundError, StorageError):
             return False
 
     def check(self) -> None:
@@ -239,6 +252,18 @@ def _is_file_entry(entry: Any) -> bool:
     return isinstance(name, str) and type(size) is int and isinstance(sha256, str | None)
 
 
+def _is_time(value: Any) -> bool:
+    try:
+        datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < 2**63
+
+
 def flag_damaged(files: Iterable[Path]) -> None:
     """Make files newer than the record of their artifact, so that the next run looks at them."""
     for path in files:
@@ -268,10 +293,10 @@ def read_json_object(path: Path) -> dict[str, Any]:
         DamagedError: the file is missing or holds something else.
     """
     try:
-        value = json.loads(path.read_bytes())
+        value = load_json(read_file(path))
     except FileNotFoundError as error:
         raise DamagedError(f"{path}: the file is missing.", path) from error
-    except (ValueError, RecursionError) as error:
+    except (ValueError, StorageError) as error:
         raise DamagedError(f"{path}: not JSON ({error}).", path) from error
     if not isinstance(value, dict):
         raise DamagedError(f"{path}: expected a JSON object.", path)

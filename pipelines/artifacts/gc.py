@@ -60,8 +60,13 @@ def find_garbage(
     if broken := refs.broken_files():
         raise DamagedError(
             f"{broken[0]}: cannot be read, so it is unknown which artifacts it names, and "
-            "nothing is removed. Remove the file, or run the experiment again.",
+            "nothing is removed. Make it readable, remove it, or run the experiment again.",
             broken[0],
+        )
+    if closed := root.closed():
+        raise StorageError(
+            f"{closed[0]}: may not be read, so it is unknown what it is made from, and nothing is "
+            "removed. Change its permissions, or have its owner collect."
         )
     artifacts, unfinished = root.artifacts(), root.partials()
     names = [name for name in refs.names() if name not in without]
@@ -118,15 +123,23 @@ def collect_garbage(
 
 def _own_folders(path: Path) -> list[Path]:
     """Return the folders in `path` that are no links to others."""
-    if not path.is_dir():
+    try:
+        return [child for child in path.iterdir() if child.is_dir() and not child.is_symlink()]
+    except (FileNotFoundError, NotADirectoryError, PermissionError):  # the last: somebody else's
         return []
-    return [child for child in path.iterdir() if child.is_dir() and not child.is_symlink()]
 
 
 def _left_behind(root: Path, name: re.Pattern[str]) -> Iterator[Path]:
     """Yield the folders so named, one level below `root`."""
     for place in _own_folders(root):
         yield from (child for child in _own_folders(place) if name.fullmatch(child.name))
+
+
+def _may_exist(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # in a folder that this user may not read
+        return True
 
 
 def _held_keys(
@@ -141,7 +154,7 @@ def _held_keys(
     for name in names:
         for kind, _, key in (target.partition("/") for target in name.artifacts):
             record = refs.root.folder(kind, key) / RECORD
-            if key not in by_key and record.exists():
+            if key not in by_key and _may_exist(record):
                 raise DamagedError(
                     f"{record}: cannot be read, so the inputs of this artifact, named "
                     f"{name}, are unknown, and nothing is removed. Run the experiment again.",

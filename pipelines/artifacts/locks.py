@@ -82,7 +82,7 @@ def shared(path: Path) -> Iterator[None]:
 
 def holder(path: Path) -> Holder | None:
     """Return the holder of the exclusive lock at `path`; None where it is free."""
-    if not path.exists():
+    if not path.is_file():
         return None
     with open(path) as file:
         try:
@@ -103,17 +103,23 @@ def _opened(path: Path, *, readable: bool = False) -> Iterator[IO[str]]:
     try:
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = open(path, "a+")  # noqa: SIM115 - closed below, after the lock's own scope
+            # no link: a lock is signed, and what a link leads to may be somebody's file
+            file = open(path, "a+", opener=_not_through_links)  # noqa: SIM115 - closed below
     except StorageError:
         if not readable or not path.is_file():
             raise
         file = open(path)  # noqa: SIM115 - as above
     except OSError as error:
         raise StorageError(
-            f"{path}: cannot be created ({error.strerror}). Choose another folder with --root."
+            f"{path}: cannot be created ({error.strerror or error}). "
+            "Choose another folder with --root."
         ) from error
     with file:
         yield file
+
+
+def _not_through_links(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def _sign(file: IO[str]) -> None:

@@ -14,24 +14,25 @@ versions and `latest` of their experiment; tags are the user's, and no run moves
 from __future__ import annotations
 
 import difflib
-import json
+import os
 import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from core.documents.strict_json import load_json
 from core.errors import DamagedError, RefError
-from core.files import write_json
+from core.files import read_file, write_json
 from core.text.redact import holds_credential
 from pipelines.artifacts.artifact import RECORD, Artifact, is_system_file
 from pipelines.artifacts.cache_key import SHORT
 from pipelines.artifacts.locks import exclusive
-from pipelines.artifacts.root import NOT_KINDS, ArtifactRoot
+from pipelines.artifacts.root import KIND, NOT_KINDS, ArtifactRoot
 
 LATEST = "latest"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-_HELD = re.compile(r"[A-Za-z0-9_]+/[0-9a-f]{64}")
+_HELD = re.compile(rf"{KIND}/[0-9a-f]{{64}}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,8 +64,18 @@ class Refs:
         return [name for path in self._files() if (name := self._read_or_none(path))]
 
     def broken_files(self) -> list[Path]:
-        """Return the name files that cannot be read, so that what they hold is not known."""
-        return [path for path in self._files() if self._read_or_none(path) is None]
+        """Return the files and folders of names that cannot be read: what they hold is unknown."""
+        if _is_closed(self.folder):
+            return [self.folder]
+        if not self.folder.exists():
+            return []
+        found = []
+        for folder in sorted(p for p in self.folder.iterdir() if _NAME.fullmatch(p.name)):
+            if not folder.is_file() and _is_closed(folder):
+                found.append(folder)
+            files = [path for path in self._files(folder.name) if _NAME.fullmatch(path.stem)]
+            found += [path for path in files if self._read_or_none(path) is None]
+        return found
 
     def get(self, text: str) -> Name | None:
         """Return the name that `text` spells, or None.
@@ -298,7 +309,7 @@ class Refs:
 
     def _read(self, path: Path) -> Name:
         try:
-            value = json.loads(path.read_bytes())
+            value = load_json(read_file(path))
             held, number = value["artifacts"], value["number"]
             if not (isinstance(held, list) and held and all(map(_HELD.fullmatch, held))):
                 raise ValueError(f"artifacts {held!r:.40}; expected a list of KIND/KEY")
@@ -312,7 +323,7 @@ class Refs:
                 whole=bool(value.get("whole", True)),
             )
         except (
-            OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError
+            OSError, ValueError, KeyError, TypeError, AttributeError
         ) as error:  # fmt: skip
             raise DamagedError(f"{path}: not a name file ({error}); remove it.", path) from error
 
@@ -326,6 +337,17 @@ class Refs:
 def _holds(name: Name, wanted: tuple[str, ...], *, whole: bool) -> bool:
     """Return whether a version is this run, or holds all of a run that stopped early."""
     return name.artifacts == wanted if whole else set(wanted) <= set(name.artifacts)
+
+
+def _is_closed(path: Path) -> bool:
+    """Tell whether something is at `path`, a link at least, that cannot be listed as a folder."""
+    try:
+        os.scandir(path).close()
+    except FileNotFoundError:
+        return path.is_symlink()
+    except OSError:
+        return True
+    return False
 
 
 def _artifact_at(path: Path) -> Artifact | None:

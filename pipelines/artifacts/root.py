@@ -26,7 +26,15 @@ from typing import Any
 
 from core.documents.canonical import digest
 from core.errors import ConfigError, DamagedError, StorageError
-from core.files import fsync_dir, fsync_tree, sha256_file, storage_errors, write_bytes, write_json
+from core.files import (
+    fsync_dir,
+    fsync_tree,
+    read_file,
+    sha256_file,
+    storage_errors,
+    write_bytes,
+    write_json,
+)
 from pipelines.artifacts.artifact import (
     DATA,
     IDENTITY,
@@ -46,6 +54,7 @@ _ROOT_LOCK = "root.lock"
 MARK = "latentqa.json"
 PARTIAL = ".partial"
 NOT_KINDS = ("locks", "refs", "schedules")
+KIND = r"[A-Za-z0-9_]+"
 FOLDER = re.compile(rf"[0-9a-f]{{{SHORT}}}(?:{re.escape(PARTIAL)})?")
 """Name of an artifact's folder, finished or not."""
 _OWN_NAMES = frozenset({DATA, WORK, IDENTITY, RECORD, PROGRESS})
@@ -131,12 +140,12 @@ class ArtifactRoot:
         """
         found = []
         for folder in self._folders(kind):
-            if folder.suffix == PARTIAL or not (folder / RECORD).is_file():
+            if folder.suffix == PARTIAL or not os.path.isfile(folder / RECORD):
                 continue
             artifact = Artifact(folder)
             try:
                 order = (artifact.kind, str(artifact.record.get("created")), artifact.key)
-            except DamagedError:
+            except OSError:  # damaged, or another user's
                 continue
             if artifact.key.startswith(folder.name):
                 found.append((order, artifact))
@@ -146,11 +155,23 @@ class ArtifactRoot:
         """Return the folders of artifacts whose record is damaged, which `artifacts` leaves out."""
         found = []
         for folder in self._folders(None):
-            if folder.suffix != PARTIAL and (folder / RECORD).is_file():
+            if folder.suffix != PARTIAL and os.path.isfile(folder / RECORD):
                 try:
                     _ = Artifact(folder).record
-                except DamagedError:
+                except OSError:
                     found.append(folder)
+        return found
+
+    def closed(self) -> list[Path]:
+        """Return what this user may not read of the folders named as artifacts and partial ones."""
+        readable = os.R_OK | os.X_OK
+        found = []
+        for folder in self._folders(None):
+            if not os.access(folder, readable):
+                found.append(folder)
+            for file in (folder / RECORD, folder / IDENTITY):
+                if os.path.isfile(file) and not os.access(file, os.R_OK):
+                    found.append(file)
         return found
 
     def partials(self, kind: str | None = None) -> list[Partial]:
@@ -295,7 +316,7 @@ class ArtifactRoot:
         """Yield the folders that are named as artifacts and partial ones are."""
         kinds = [self.path / kind] if kind else sorted(_subfolders(self.path))
         for place in kinds:
-            if place.name not in NOT_KINDS:
+            if place.name not in NOT_KINDS and re.fullmatch(KIND, place.name):
                 yield from sorted(p for p in _subfolders(place) if FOLDER.fullmatch(p.name))
 
 
@@ -326,19 +347,23 @@ def roots_around(texts: Iterable[str]) -> set[Path]:
 
 def _is_own_partial(folder: Path) -> bool:
     """Return whether a folder has the form of an unfinished artifact, and its identity."""
-    if folder.suffix != PARTIAL and (folder / RECORD).is_file():
-        return False
-    found = {path.name for path in folder.iterdir() if not is_system_file(path)}
-    if not found <= _OWN_NAMES:
+    if folder.suffix != PARTIAL and os.path.isfile(folder / RECORD):
         return False
     try:
-        identity = (folder / IDENTITY).read_bytes()
+        found = {path.name for path in folder.iterdir() if not is_system_file(path)}
+        if not found <= _OWN_NAMES:
+            return False
+        identity = read_file(folder / IDENTITY)
     except FileNotFoundError:
         return folder.suffix == PARTIAL and not found  # killed when the folder alone was made
+    except OSError:  # another user's, or no file
+        return False
     return hashlib.sha256(identity).hexdigest().startswith(folder.name.removesuffix(PARTIAL))
 
 
 def _subfolders(path: Path) -> list[Path]:
-    if not path.is_dir():
+    """Return the folders in `path`; none where it is no folder, or another user's own."""
+    try:
+        return [child for child in path.iterdir() if child.is_dir() and child.name[0] != "."]
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return []
-    return [child for child in path.iterdir() if child.is_dir() and child.name[0] != "."]

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, cast, get_args
 
+from core.documents.strict_json import load_json
 from core.errors import ConfigError, DataError
 from core.records.tables import PLAIN_TEXT, Message, Segment, View
 from core.text.wording import shortened
@@ -108,8 +109,8 @@ def parse_messages(text: str, source: str) -> ChatMessages:
         DataError: it is no such JSON.
     """
     try:
-        value: Any = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        value: Any = load_json(text)
+    except ValueError as error:
         raise DataError(
             f"{source}: not valid JSON ({error}), expected a list of messages."
         ) from error

@@ -6,12 +6,12 @@ they are its own, `questions` (or `question`), `tokens` and `id`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.documents.strict_json import load_json
 from core.errors import DataError
 from core.text.wording import unreadable
 from pipelines.asking.reader import make_prompt
@@ -62,8 +62,8 @@ def read_prompts(path: Path, questions: Sequence[str], tokens: str) -> list[Line
 
 def _object(line: str, where: str) -> dict[str, Any]:
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        row = load_json(line)
+    except ValueError as error:
         raise DataError(
             f"{where}: not valid JSON ({error}), expected one object per line."
         ) from error

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from core.documents.strict_json import load_json
 from core.errors import DamagedError
+from core.files import read_file
 from pipelines.artifacts.artifact import PROGRESS
 from pipelines.artifacts.locks import Holder, holder
 from pipelines.running.results import StepRun
@@ -75,8 +76,8 @@ def status_of(runner: Runner) -> list[StepStatus]:
 
 def _progress(path: Path) -> dict[str, Any] | None:
     try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        value = load_json(read_file(path))
+    except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) else None
 

@@ -7,14 +7,14 @@ no end, and the next firing takes its number up again.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from core.documents.strict_json import load_json
 from core.errors import DamagedError
-from core.files import write_json
+from core.files import read_file, write_json
 from pipelines.artifacts.root import ArtifactRoot
 
 FOLDER = "schedules"
@@ -123,9 +123,9 @@ def now() -> str:
 
 def _read(path: Path) -> Firing:
     try:
-        value = json.loads(path.read_bytes())
+        value = load_json(read_file(path))
         return Firing(**{**value, "checks": tuple(value["checks"])})
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DamagedError(
             f"{path}: not a valid record of a scheduled run ({error}). Remove the file and "
             "run again.",

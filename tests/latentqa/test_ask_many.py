@@ -200,7 +200,7 @@ def test_a_text_file_has_a_prompt_a_line(tmp_path: Path) -> None:
         ('{"prompt": "p"}', "has no question"),
         ('{"prompt": " ", "question": "q"}', "line 1: ask: the prompt is empty"),
         ('{"messages": [], "question": "q"}', "line 1: messages: got an empty list"),
-        pytest.param("[" * 9999, "line 1: not valid JSON (maximum recursion", id="deep"),
+        pytest.param("[" * 9999, "line 1: not valid JSON (nested too deeply", id="deep"),
     ],
 )
 def test_a_malformed_file_is_one_line(tmp_path: Path, text: str, said: str) -> None:

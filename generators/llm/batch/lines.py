@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from core.documents.strict_json import json_line
+from core.documents.strict_json import json_line, load_json
 from generators.llm.endpoint.resolve import CHAT_PATH
 
 
@@ -61,7 +61,7 @@ def split_into_files(
 def read_line(line: bytes) -> BatchLine | None:
     """Read a line of an output or error file; None if it is none."""
     try:
-        made = json.loads(line)
+        made = load_json(line)
         response, error = made.get("response"), made.get("error")
         if response is not None:
             status, answer = int(response["status_code"]), response["body"]
@@ -70,5 +70,5 @@ def read_line(line: bytes) -> BatchLine | None:
             status, answer, number = None, {"error": error}, ""
         # what is kept is the HTTP body alone, as a live reply's; numbers and texts stay the same
         return BatchLine(str(made["custom_id"]), status, json_line(answer), number)
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
         return None

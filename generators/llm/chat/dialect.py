@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from core.documents.strict_json import load_json
 from generators.llm.chat.request import Request
 from generators.llm.chat.structured import response_format
 from generators.llm.endpoint.resolve import OPENAI_URL, ResolvedEndpoint
@@ -186,8 +187,8 @@ class ChatDialect:
 def _own_words(refusal: str) -> Iterator[str]:
     """Yield the texts of a refusal that are the server's own, out of JSON however deep."""
     try:
-        value = json.loads(refusal)
-    except (ValueError, RecursionError):
+        value = load_json(refusal)
+    except ValueError:
         value = None
     if not isinstance(value, dict | list):
         yield refusal

@@ -16,6 +16,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from core.documents.strict_json import load_json
+
 Body = dict[str, Any]
 
 _EVENT_FIELDS = ("event", "id", "retry", "")
@@ -44,8 +46,8 @@ def is_stream(raw: str) -> bool:
 
 def _parse_json(raw: str) -> Any:
     try:
-        return json.loads(raw)
-    except (ValueError, RecursionError):
+        return load_json(raw)
+    except ValueError:
         return None
 
 
