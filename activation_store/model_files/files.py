@@ -286,6 +286,11 @@ def _find_folder(ref: str, what: str, needed: str) -> Path:
             "use the weights in the folder without the adapter, move the adapter away."
         )
     if not (path / needed).is_file():
+        if (path / "snapshots").is_dir():
+            raise ModelError(
+                f"{what} {ref}: the folder is of the hub's cache. Name one of those in its "
+                "snapshots, or the repository's id."
+            )
         raise ModelError(f"{what} {ref}: the folder has no {needed}; is it the right one?")
     if not (weight_files(path) if what == "model" else _adapter_weight_files(path)):
         raise ModelError(f"{what} {ref}: the folder holds no weights (*.safetensors).")

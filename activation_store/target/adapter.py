@@ -52,11 +52,14 @@ def load_adapter(net: nn.Module, folder: Path) -> Any:
     Raises:
         ModelError: the adapter cannot be read, does not fit `net`, or changes no weights.
     """
-    from peft import PeftModel, get_peft_model_state_dict
+    from peft import PeftConfig, PeftModel, get_peft_model_state_dict
 
     with quiet_libraries():
         try:
-            loaded = PeftModel.from_pretrained(net, folder)
+            config: Any = PeftConfig.from_pretrained(str(folder))
+            if next(net.parameters()).is_meta and hasattr(config, "init_lora_weights"):
+                config.init_lora_weights = True  # others decompose weights (PiSSA), which are none
+            loaded = PeftModel.from_pretrained(net, folder, config=config)
         except Exception as error:  # a pickle, another version's settings: all kinds of errors
             why = describe_failure(error, folder)
             raise ModelError(
@@ -136,7 +139,7 @@ def _check_tensors(folder: Path, used: Collection[str], prefix: str) -> None:
     trained = {name for name in found if prefix in name}
     wanted = {name for name in used if prefix in name}
     for names, what in ((wanted - trained, "lacks"), (trained - wanted, "has, with no place for,")):
-        if found and names:
+        if names:
             raise ModelError(
                 f"adapter {folder}: it {what} {min(names)} ({len(names)} of {len(wanted)} tensors) "
                 "on this model, so that it would be loaded in part. Use the model that it was "

@@ -192,7 +192,7 @@ def split_to_fit(
         try:
             found = run(part)
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             if len(part) == 1:
                 raise ModelError(
@@ -214,7 +214,7 @@ def split_to_fit(
             torch.cuda.empty_cache()  # here, where the error no longer holds on to its tensors
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Return whether an allocation failed: CUDA has a type for it, other devices have words."""
     words = ("out of memory", "can't allocate memory", "cannot allocate memory")
     return isinstance(error, torch.OutOfMemoryError) or any(w in str(error).lower() for w in words)

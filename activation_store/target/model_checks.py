@@ -8,9 +8,10 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
-from activation_store.model_files.files import ModelFiles
+from activation_store.model_files.files import ModelFiles, weight_files
 from core.errors import ModelError, first_line
 
 _POINTER, _POINTER_BYTES = b"version https://git-lfs", 1024
@@ -84,7 +85,8 @@ def check_whole(model: ModelFiles, net: Any, found: Mapping[str, Collection[Any]
             holds, tensors that the config does not ask for, and those of another size.
 
     Raises:
-        ModelError: there are missing weights, or scales without use, or other sizes.
+        ModelError: there are missing weights, or scales without use, or other sizes, or whole
+            numbers for weights.
     """
     missing, unexpected = found["missing_keys"], found["unexpected_keys"]
     if found["mismatched_keys"]:
@@ -100,12 +102,38 @@ def check_whole(model: ModelFiles, net: Any, found: Mapping[str, Collection[Any]
             "config are missing), which would be drawn at random. Fetch the model again, or mend "
             "its config.json (a head without weights of its own: tie_word_embeddings)."
         )
+    if getattr(net, "hf_quantizer", None) is not None:
+        return
+    _check_formats(model)
     scales = [name for name in unexpected if _SCALE.search(name)]
-    if scales and getattr(net, "hf_quantizer", None) is None:
+    if scales:
         raise ModelError(
             f"model {model.ref}: its files hold {min(scales)} ({len(scales)} scales of quantised "
             "weights), and its config.json no quantization_config. Fetch the model again."
         )
+
+
+def _check_formats(model: ModelFiles) -> None:
+    """Refuse weights that are whole numbers: quantised, by a scale that nothing tells of.
+
+    transformers would take the numbers themselves.
+
+    Raises:
+        ModelError: there are some.
+    """
+    for file in weight_files(model.folder):
+        if file.suffix != ".safetensors":
+            continue
+        with safe_open(file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - no mapping
+                if name.endswith(".weight"):
+                    number_format = tensors.get_slice(name).get_dtype()
+                    if number_format[0] in "IU":
+                        raise ModelError(
+                            f"model {model.ref}: {file.name} holds {name} as whole numbers "
+                            f"({number_format}), and its config.json no quantization_config. "
+                            "Fetch the model again, or use weights that are not quantised."
+                        )
 
 
 def describe_failure(error: Exception, folder: Path) -> str:
@@ -115,6 +143,10 @@ def describe_failure(error: Exception, folder: Path) -> str:
     lines = str(error).splitlines()
     if "Weights only load failed" in str(error):
         return "its pickled file holds more than weights: code that would run"
+    if "Cannot use ``weights_only=True``" in str(error):
+        return "its pickled file is a program (TorchScript), or of a form that may hold code (.tar)"
+    if isinstance(error, EOFError):
+        return "a pickled file ends before its end"
     return next((line.strip() for line in lines if "size mismatch" in line), first_line(error))
 
 

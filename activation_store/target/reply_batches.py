@@ -21,7 +21,13 @@ import pyarrow.parquet as pq
 from activation_store.model_files.files import ModelFiles, read_model_json
 from activation_store.target.config import CompleteConfig
 from activation_store.target.generation import Sampling, generate_ids, is_batchable
-from activation_store.target.load import load_model, load_tokenizer, pick_device, use_threads
+from activation_store.target.load import (
+    load_model,
+    load_tokenizer,
+    pick_device,
+    refusal,
+    use_threads,
+)
 from activation_store.target.number_format import resolve_dtype
 from activation_store.target.reply_text import ReplyReader, StimulusPrompt, TargetReply
 from activation_store.target.worker_devices import (
@@ -233,7 +239,10 @@ class ReplyWriter:
         self._config = job.config
         self._reader = ReplyReader(load_tokenizer(job.model))
         self._net = job.load_target()
-        self._batched = is_batchable(self._net)
+        try:
+            self._batched = is_batchable(self._net)
+        except Exception as error:  # a config and weights that do not go together fail anywhere
+            raise refusal(job.model, "it fails on a short prompt", error) from error
         _tell_ignored_settings(job.model)
 
     def write(self, rows: Sequence[Conversation], batch: int) -> list[TargetReply]:

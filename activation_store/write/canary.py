@@ -20,12 +20,12 @@ from activation_store.layout.arrays import to_float32
 from activation_store.layout.index import SequenceSpan
 from activation_store.layout.plan import Plan
 from activation_store.read.reader import ActivationStore
-from activation_store.target.capture import Capture, split_to_fit
+from activation_store.target.capture import Capture, is_out_of_memory, split_to_fit
 from activation_store.target.host_copy import to_stored
 from activation_store.target.load import blocks
 from activation_store.tokens.tokens import Tokens
 from core.documents.canonical import digest
-from core.errors import StoreError
+from core.errors import ModelError, StoreError, first_line
 
 # largest |stored - recomputed| / |recomputed| of a token, by number format
 _COMPUTE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
@@ -111,12 +111,24 @@ def check_first(net: nn.Module, plan: Plan, tokens: Mapping[str, Tokens]) -> Non
 
     Raises:
         StoreError: one differs by more than the tolerance; names example and layer.
-        ModelError: the device has no room for a single sequence.
+        ModelError: the model fails, or the device has no room for a single sequence.
     """
     capture = Capture(net, plan.layers)
 
     def run(sequences: Sequence[SequenceSpan]) -> dict[int, torch.Tensor]:
-        return capture([tokens[s.example_id].ids for s in sequences])
+        try:
+            return capture([tokens[s.example_id].ids for s in sequences])
+        except ModelError:
+            raise
+        except Exception as error:  # a config and weights that do not go together fail anywhere
+            if is_out_of_memory(error):
+                raise
+            config: Any = net.config
+            raise ModelError(
+                f"model of type {config.model_type}: it fails on the first conversation "
+                f"({type(error).__name__}: {first_line(error)}). Fetch the model again, or mend "
+                "its config.json."
+            ) from error
 
     for outputs, part in split_to_fit(run, sample_sequences(plan, _FIRST_ROWS)):
         for row, placed in enumerate(part):
@@ -142,10 +154,16 @@ def _compare(
     worst, most = 0.0, _tolerance(plan, net)
     for layer, expected in _compute_plainly(net, ids, plan.layers).items():
         if not np.isfinite(found[layer]).all():
+            alone = np.isfinite(expected).all() or plan.compute_dtype == "float16"
             raise StoreError(
                 f"canary, layer {layer}: an activation of example {placed.example_id} is not "
-                f"finite in {plan.dtype}. Use dump.compute_dtype and dump.store_dtype bfloat16 or "
-                "float32."
+                + (
+                    f"finite in {plan.dtype}. Use dump.compute_dtype and dump.store_dtype bfloat16 "
+                    "or float32."
+                    if alone
+                    else "finite in a plain forward pass either, so that the model's weights hold "
+                    "what is no number. Fetch the model (or its adapter) again."
+                )
             )
         size = np.maximum(np.linalg.norm(expected, axis=1), 1e-12)
         relative_T = np.linalg.norm(found[layer] - expected, axis=1) / size
