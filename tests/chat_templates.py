@@ -164,6 +164,30 @@ PHI4_MINI = (
     "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content + '<|end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% else %}{{ eos_token }}{% endif %}"
 )
+LLAMA4 = (
+    "{{ bos_token }}{% for m in messages %}{{ '<|header_start|>' + m.role + '<|header_end|>\n\n' }}"
+    "{% if m.content is string %}{{ m.content | trim }}{% else %}{% for part in m.content %}"
+    "{{ part.text | trim }}{% endfor %}{% endif %}{{ '<|eot|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|header_start|>assistant<|header_end|>\n\n' }}{% endif %}"
+)
+ERNIE45 = (
+    "{{ bos_token }}{% for m in messages %}"
+    "{% if m.role == 'user' %}{{ 'User: ' + m.content + '\n' }}{% elif m.role == 'assistant' %}"
+    "{{ 'Assistant: ' + m.content + '<|end_of_sentence|>' }}"
+    "{% else %}{{ m.content + '\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'Assistant: ' }}{% endif %}"
+)
+APERTUS = (
+    "{{ bos_token }}" + _SPLIT_SYSTEM + "{{ '<|system_start|>' + (system or 'Made for tests.') }}"
+    "{{ '<|system_end|><|developer_start|>Deliberation: disabled<|developer_end|>' }}"
+    "{% set ns = namespace(open=false) %}{% for m in rest %}{% if m.role == 'user' %}"
+    "{{ '<|assistant_end|>' if ns.open }}{% set ns.open = false %}"
+    "{{ '<|user_start|>' + m.content + '<|user_end|>' }}{% else %}"
+    "{{ ('' if ns.open else '<|assistant_start|>') + m.content }}{% set ns.open = true %}"
+    "{% endif %}{% endfor %}{{ '<|assistant_end|>' if ns.open and not add_generation_prompt }}"
+    "{{ '<|assistant_start|>' if add_generation_prompt }}"
+)
+"""Ends a turn only where the next begins."""
 PARTS = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% for part in m.content %}"
     "{{ part.text if part.type == 'text' else '<image>' }}{% endfor %}{{ '<|im_end|>\n' }}"
@@ -272,6 +296,20 @@ FAMILIES: dict[str, Family] = {
         template=MISTRAL_TEKKEN,
         tokens=("[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"),
         tail="[/INST]",
+    ),
+    "llama4": Family(
+        template=LLAMA4,
+        tokens=("<|header_start|>", "<|header_end|>", "<|eot|>"),
+        tail="assistant<|header_end|>\n\n",
+    ),
+    "ernie4.5": Family(template=ERNIE45, tokens=("<|end_of_sentence|>",), tail="Assistant: "),
+    "apertus": Family(
+        template=APERTUS,
+        tokens=(
+            *("<|system_start|>", "<|system_end|>", "<|developer_start|>", "<|developer_end|>"),
+            *("<|user_start|>", "<|user_end|>", "<|assistant_start|>", "<|assistant_end|>"),
+        ),
+        tail="<|assistant_start|>",
     ),
     "llava": Family(template=PARTS, tokens=_CHATML, tail="<|im_start|>assistant\n"),
     "phi4-mini": Family(

@@ -145,6 +145,46 @@ GEMMA4 = (
     "{% endfor %}{% if add_generation_prompt %}{{ '<|turn>model\n' }}"
     "{% if not enable_thinking %}{{ '<|channel>thought\n<channel|>' }}{% endif %}{% endif %}"
 )
+OLMO3 = (
+    _SPLIT + "{{ '<|im_start|>system\n' + system + ' <functions></functions><|im_end|>\n' }}"
+    "{% for m in rest %}{{ '<|im_start|>' + m.role + '\n' + m.content }}"
+    "{{ eos_token if loop.last and m.role == 'assistant' else '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n<think>' }}{% endif %}"
+)
+"""Its last turn ends otherwise than those before it, with which its replies end."""
+GRANITE_CONTROLS = (
+    "{% for m in messages %}{{ '<|start_of_role|>' + m.role + '<|end_of_role|>' + m.content"
+    " + '<|end_of_text|>\n' }}{% endfor %}{% if add_generation_prompt %}"
+    "{{ '<|start_of_role|>assistant' + (' ' + controls | tojson if controls else '') }}"
+    "{{ '<|end_of_role|>' }}{% endif %}"
+)
+"""Says how to reply in a header that stands nowhere else."""
+MINIMAX = (
+    _SPLIT + "{{ ']~!b[]~b]system\n' + (system or 'Made for tests.') + '[e~[\n' }}"
+    "{% for m in rest %}{% set c = m.content %}{% if m.role == 'assistant' %}" + _TAKE_APART
+    + "{{ ']~b]ai\n' }}{% if r and loop.last %}{{ '<think>\n' + r + '\n</think>\n\n' }}{% endif %}"
+    "{{ c + '[e~[\n' }}{% else %}{{ ']~b]user\n' + c + '[e~[\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ ']~b]ai\n<think>\n' }}{% endif %}"
+)  # fmt: skip
+GLM47 = (
+    "[gMASK]<sop>" + _LAST_USER + "{% for m in messages %}{% set c = m.content %}"
+    "{{ '<|' + m.role + '|>' }}{% if m.role == 'assistant' %}" + _TAKE_APART
+    + "{{ '<think>' + r.strip() if loop.index0 > ns.last and r }}{{ '</think>' + c.strip() }}"
+    "{% else %}{{ c }}{% endif %}{% endfor %}{% if add_generation_prompt %}"
+    "{{ '<|assistant|>' }}"
+    "{{ '</think>' if enable_thinking is defined and not enable_thinking else '<think>' }}"
+    "{% endif %}"
+)  # fmt: skip
+NEMOTRON3 = (
+    _SPLIT + "{{ '<|im_start|>system\n' + system + '<|im_end|>\n' }}{% for m in rest %}"
+    "{% set c = m.content %}{% if m.role == 'assistant' and '</think>' not in c %}"
+    "{% set c = '<think></think>' + c %}{% endif %}{% if m.role == 'assistant' and not loop.last %}"
+    "{% set c = '<think></think>' + c.split('</think>')[-1] %}{% endif %}"
+    "{{ '<|im_start|>' + m.role + '\n' + c | trim + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}"
+    "{{ '<think></think>' if enable_thinking is defined and not enable_thinking else '<think>\n' }}"
+    "{% endif %}"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,6 +288,21 @@ THINKING: dict[str, ThinkingModel] = {
         GEMMA4, _GEMMA, "<|channel>thought\nWell.<channel|>Aye.<turn|>", "Aye.",
         enable_thinking=True,
     ),
+    "olmo 3": _of(
+        OLMO3, _CHATML, "Well.</think>Aye.<|im_end|>", "<think>Well.</think>Aye."
+    ),
+    "granite, controls": _of(
+        GRANITE_CONTROLS, _GRANITE, "Aye.<|end_of_text|>", "Aye.", controls={"length": "short"}
+    ),
+    "minimax m2": _of(
+        MINIMAX, ("]~!b[", "]~b]", "[e~["), "Well.\n</think>\nAye.[e~[", _THOUGHT + "Aye."
+    ),
+    "glm 4.7": _of(GLM47, _GLM, "Well.</think>Aye.<|user|>", "<think>Well.</think>Aye."),
+    "glm 4.7, off": _of(GLM47, _GLM, "Aye.<|user|>", "Aye.", **_OFF),
+    "nemotron 3": _of(
+        NEMOTRON3, _CHATML, "Well.\n</think>Aye.<|im_end|>", "<think>\nWell.\n</think>Aye."
+    ),
+    "nemotron 3, off": _of(NEMOTRON3, _CHATML, "Aye.<|im_end|>", "Aye.", **_OFF),
     "gemma 4, off": _of(GEMMA4, _GEMMA, "Aye.<turn|>", "Aye."),
 }  # fmt: skip
 for _model in THINKING.values():

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from activation_store.tokens.content_spans import locate
+from activation_store.tokens.template import render
 from activation_store.tokens.tokens import Encoded, end_of_turn, ends_of_reply, tokenize_with_text
 from core.errors import DataError
 from core.records.tables import Conversation, Message
@@ -169,6 +170,9 @@ class ReplyReader:
         seen = prompt.text + written
         try:
             before, _ = self._rendered(prompt, "x")
+            if self._is_header_alike(prompt, before):
+                content = self._rendered(prompt, written)[1] if written.strip() else written
+                return written, "" if content == written else _OTHERWISE
             if not seen.startswith(before):
                 return written, _OTHERWISE
             text = seen[len(before) :]
@@ -179,6 +183,31 @@ class ReplyReader:
         except DataError as error:
             return written, str(error)
         return text, "" if encoded.text.startswith(seen) else _OTHERWISE
+
+    def _is_header_alike(self, prompt: StimulusPrompt, before: str) -> bool:
+        """Return whether the header that asks for a reply ends like another before replies.
+
+        One that says how to reply (Granite's controls) stands only where a reply is asked for.
+
+        Args:
+            prompt: the conversation up to the stimulus.
+            before: what the template writes before a reply to it.
+        """
+        if prompt.text == before:
+            return False
+        said = prompt.row.messages
+        history = render(
+            self.tokenizer, [*map(for_template, said)], generation=False, tools=offered_tools(said)
+        )
+        if not (prompt.text.startswith(history) and before.startswith(history)):
+            return False
+        end = self._end_of_header(prompt.text[len(history) :])
+        return end is not None and end == self._end_of_header(before[len(history) :])
+
+    def _end_of_header(self, header: str) -> str | None:
+        """Return the end of a header, from its last control token; None where it has none."""
+        encoded = Encoded.of(self.tokenizer, header)
+        return header[encoded.starts[encoded.special][-1] :] if encoded.special.any() else None
 
     def _beside_thought(self, prompt: StimulusPrompt, written: str) -> str:
         """Return a reply whose thought alone the template would write otherwise, or not at all.

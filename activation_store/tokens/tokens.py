@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from activation_store.tokens.content_spans import locate
+from activation_store.tokens.template import render
 from core.errors import DataError
 from core.records.tables import PLAIN_TEXT, Conversation, Message
 from core.records.tool_use import for_template, message_text, offered_tools
@@ -142,23 +143,45 @@ def end_of_turn(tokenizer: Any) -> int | None:
     Where a turn has no end of its own (GLM), it is the token that begins the next: such models
     write it when they have replied.
     """
-    messages = [{"role": role, "content": role[0]} for role in ("user", "assistant", "user")]
-    for said in (messages[:2], messages):
-        try:
-            text, spans = locate(tokenizer, said, generation=False)
-        except DataError:
-            return None
-        encoded = Encoded.of(tokenizer, text)
-        ends = np.flatnonzero(encoded.special & (encoded.stops > spans[1][1]))
-        if len(ends):
-            return int(encoded.ids[ends[0]])
-    return None
+    return next(iter(_written_ends(tokenizer)), None)
 
 
 def ends_of_reply(tokenizer: Any) -> frozenset[int]:
-    """Return the tokens that end a reply: the template's end of turn and the end of text."""
-    ends = {end_of_turn(tokenizer), tokenizer.eos_token_id}
+    """Return the tokens that end a reply: the template's end of turn and the end of text.
+
+    A template may end the last turn of a conversation otherwise than those before it (OLMo 3).
+    """
+    written = _written_ends(tokenizer)
+    if len(set(written)) > 1 and not _is_one_message(tokenizer):
+        written = written[:1]
+    ends = {*written, tokenizer.eos_token_id}
     return frozenset(int(i) for i in ends if i is not None)
+
+
+_TURNS = [{"role": role, "content": role[0]} for role in ("user", "assistant", "user")]
+
+
+def _written_ends(tokenizer: Any) -> list[int]:
+    """Return the control tokens that end a last turn of the assistant's, and one before others."""
+    found: list[int] = []
+    for said in (_TURNS[:2], _TURNS):
+        try:
+            text, spans = locate(tokenizer, said, generation=False)
+        except DataError:
+            break
+        encoded = Encoded.of(tokenizer, text)
+        ends = np.flatnonzero(encoded.special & (encoded.stops > spans[1][1]))
+        found += encoded.ids[ends[:1]].tolist()
+    return found
+
+
+def _is_one_message(tokenizer: Any) -> bool:
+    """Return whether a reply begins where its content does, not with a channel of its own."""
+    prompt = render(tokenizer, _TURNS[:1], generation=True)
+    text, spans = locate(tokenizer, _TURNS[:2], generation=False)
+    before = text[: spans[1][0]]
+    rest = before.removeprefix(prompt)
+    return prompt.startswith(before) or not Encoded.of(tokenizer, rest).special.any()
 
 
 def special_ids(tokenizer: Any) -> list[int]:

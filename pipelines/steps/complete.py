@@ -93,7 +93,7 @@ def _location(experiment: Experiment) -> dict[str, Any]:
 
 COMPLETE = Step(
     name="complete",
-    version=7,
+    version=8,
     entry="activation_store.target.replies",
     run=_complete,
     config=_config,

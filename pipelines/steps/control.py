@@ -87,7 +87,7 @@ def _control(call: StepCall) -> StepResult:
 
 CONTROL = Step(
     name="control",
-    version=11,
+    version=12,
     entry="evaluators.control.evaluation",
     run=_control,
     config=_config,
