@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+from pathlib import Path
 
 _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8",
@@ -24,3 +25,9 @@ def as_utf8(data: bytes) -> bytes:
             text = data.removeprefix(mark)
             return text if encoding == "utf-8" else text.decode(encoding, "replace").encode()
     return data
+
+
+def begins_with_mark(path: Path) -> bool:
+    """Return whether a file begins with a byte order mark."""
+    with path.open("rb") as file:
+        return file.read(4).startswith(tuple(_BYTE_ORDER_MARKS))

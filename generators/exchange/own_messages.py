@@ -2,9 +2,9 @@
 
 OpenAI's form is the base: `role`, `content`, `tool_calls`, `tool_call_id`, `name`. Besides it are
 taken content in parts, Anthropic's blocks `tool_use` and `tool_result`, the older `function_call`
-and role `function`, and ShareGPT's names of roles. What an SDK adds and no template reads (empty
-fields, ids, annotations, indices, reasoning apart from the content) is left out. Items of OpenAI's
-Responses and messages of LangChain are known by their `type`.
+and role `function`, pairs of role and content, and what sdk_messages.py brings into that form. What
+an SDK adds and no template reads (empty fields, ids, annotations, indices, reasoning apart from the
+content) is left out.
 """
 
 from __future__ import annotations
@@ -14,29 +14,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from core.documents.strict_json import InvalidJSON, json_line, json_type_name, parse_json
-from core.records.tables import PLAIN_TEXT, Message, Segment
+from core.records.tables import Message, Segment
 from core.records.tool_use import TOOLS, InvalidToolUse, offer_tools, read_tool_use
+from generators.exchange.sdk_messages import ROLE_NAMES, ROLES, in_openai_form, plain_part
 from generators.exchange.source_rows import MalformedRow, read_text
 
-ROLES = ("system", "developer", "user", "assistant", "tool", PLAIN_TEXT)
 SEGMENTS: tuple[Segment, ...] = get_args(Segment)
-ROLE_NAMES = {
-    "human": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "bing": "assistant",
-    "bot": "assistant",
-    "ai": "assistant",
-    "model": "assistant",
-    "function": "tool",
-    "function_call": "assistant",
-    "observation": "tool",
-}
-"""Other names of roles: those of ShareGPT, Gemini and the older form of OpenAI."""
 _TOOL_FIELDS = ("tool_calls", "tool_call_id", "name")
 _FIELDS = ("role", "content", "segment", *_TOOL_FIELDS)
 _TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
-_THOUGHT_PARTS = ("thinking", "redacted_thinking", "reasoning")
+_THOUGHT_PARTS = ("thinking", "redacted_thinking", "reasoning", "step-start")
 
 
 def read_messages(values: Sequence[Any], roles: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -56,11 +43,7 @@ def read_messages(values: Sequence[Any], roles: Mapping[str, str]) -> list[dict[
     found: list[dict[str, Any]] = []
     for index, value in enumerate(values):
         where = f"messages[{index}]: "
-        if not isinstance(value, dict):
-            raise MalformedRow(
-                "not_an_object", f"{where}{json_type_name(value)}; expected an object"
-            )
-        given = _of_items(_filled(value))
+        given = in_openai_form(_filled(_as_object(value, where)))
         role = given.get("role")
         if isinstance(role, str):
             plain = role.strip().lower()
@@ -71,11 +54,7 @@ def read_messages(values: Sequence[Any], roles: Mapping[str, str]) -> list[dict[
         elif given.get("type") == "reasoning":
             continue  # an item of its own in OpenAI's Responses
         elif role is None:
-            raise MalformedRow(
-                "missing_field",
-                f"{where}no field 'role'; found {sorted(value)} (rows.columns: {{role: NAME, "
-                "content: NAME} takes them from others)",
-            )
+            raise _without_role(value, given, where)
         if not given.get("content") and isinstance(given.get("refusal"), str):
             given["content"] = given["refusal"]
         if given.get("tool_calls") == []:
@@ -87,6 +66,34 @@ def read_messages(values: Sequence[Any], roles: Mapping[str, str]) -> list[dict[
             given["content"] = json_line(given["content"])  # a result as the SDK parsed it
         found += _without_parts(given, where) if isinstance(given.get("content"), list) else [given]
     return found
+
+
+def _as_object(value: Any, where: str) -> dict[str, Any]:
+    """Return a message as an object, which may be a pair of role and content.
+
+    Raises:
+        MalformedRow: it is neither.
+    """
+    if isinstance(value, list) and [type(item) for item in value] == [str, str]:
+        return dict(zip(("role", "content"), value, strict=True))
+    if not isinstance(value, dict):
+        raise MalformedRow("not_an_object", f"{where}{json_type_name(value)}; expected an object")
+    return value
+
+
+def _without_role(value: Any, given: Mapping[str, Any], where: str) -> MalformedRow:
+    """Return what is wrong with a message without a role."""
+    if isinstance(kind := given.get("type"), str):
+        return MalformedRow(
+            "not_text",
+            f"{where}an item of type {kind!r}; expected a message, or a call of a function: a "
+            "target reads no other",
+        )
+    return MalformedRow(
+        "missing_field",
+        f"{where}no field 'role'; found {sorted(value)} (rows.columns: {{role: NAME, "
+        "content: NAME} takes them from others)",
+    )
 
 
 def _filled(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,22 +117,6 @@ def _with_calls_in_content(given: dict[str, Any]) -> dict[str, Any]:
     return own | {"tool_calls": [{"function": call} for call in calls]}
 
 
-def _of_items(given: dict[str, Any]) -> dict[str, Any]:
-    """Bring an item of OpenAI's Responses, or a message of LangChain, into the form of messages."""
-    kind = given.get("type")
-    if "role" in given or not isinstance(kind, str):
-        return given
-    if kind == "function_call":
-        return {"role": "assistant", "tool_calls": [given]}
-    if kind == "function_call_output":
-        called = {"tool_call_id": given["call_id"]} if "call_id" in given else {}
-        return {"role": "tool", "content": given.get("output", ""), **called}
-    if kind in ROLE_NAMES or kind in ROLES:
-        inner = given.get("data")
-        return {**(inner if isinstance(inner, dict) else given), "role": kind}
-    return given
-
-
 def read_message(index: int, value: Mapping[str, Any]) -> Message:
     """Read one message that `read_messages` returned.
 
@@ -143,7 +134,9 @@ def read_message(index: int, value: Mapping[str, Any]) -> Message:
     role, segment = read_text(value, "role", where), read_text(value, "segment", where)
     if role not in ROLES:
         raise MalformedRow(
-            "unknown_role", f"{where}role {role!r}; expected one of {', '.join(ROLES)}"
+            "unknown_role",
+            f"{where}role {role!r}; expected one of {', '.join(ROLES)} (rows.roles: {{{role}: "
+            "ROLE} renames it)",
         )
     if segment not in SEGMENTS:
         raise MalformedRow(
@@ -171,7 +164,7 @@ def _without_parts(given: dict[str, Any], where: str) -> list[dict[str, Any]]:
     texts: list[str] = []
     calls: list[Any] = []
     results: list[dict[str, Any]] = []
-    for part in given["content"]:
+    for part in map(plain_part, given["content"]):
         kind = part.get("type", "text") if isinstance(part, dict) else "text"
         if isinstance(part, str):
             texts.append(part)
@@ -179,10 +172,12 @@ def _without_parts(given: dict[str, Any], where: str) -> list[dict[str, Any]]:
             raise MalformedRow("not_a_string", f"{where}a part is {json_type_name(part)}")
         elif kind == "tool_use":
             function = {"name": part.get("name"), "arguments": part.get("input")}
-            calls.append({"id": part.get("id"), "type": "function", "function": function})
+            own_id = {"id": part["id"]} if part.get("id") else {}
+            calls.append({**own_id, "type": "function", "function": function})
         elif kind == "tool_result":
             result = {name: item for name, item in given.items() if name == "segment"}
             result |= {"role": "tool", "tool_call_id": part.get("tool_use_id")}
+            result |= {"name": part.get("name")}
             result |= {"content": _joined(part.get("content"), where)}
             results.append({name: item for name, item in result.items() if item is not None})
         elif kind not in _THOUGHT_PARTS:
@@ -199,7 +194,7 @@ def _joined(content: Any, where: str) -> str:
     if content is None or isinstance(content, str):
         return content or ""
     texts: list[str] = []
-    for part in content if isinstance(content, list) else [content]:
+    for part in map(plain_part, content if isinstance(content, list) else [content]):
         kind = part.get("type", "text") if isinstance(part, dict) else "text"
         text = (
             part.get("refusal" if kind == "refusal" else "text") if isinstance(part, dict) else part

@@ -6,11 +6,12 @@ message with its segment.
 
 from __future__ import annotations
 
+import ast
 import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from core.documents.strict_json import InvalidJSON, json_type_name, parse_json
+from core.documents.strict_json import InvalidJSON, json_line, json_type_name, parse_json
 from generators.exchange.config import ROW_COLUMNS, RowsConfig
 from generators.exchange.own_messages import read_messages
 from generators.exchange.source_rows import MalformedRow
@@ -35,6 +36,11 @@ def _parsed(text: str) -> Any:
     try:
         return parse_json(text)
     except InvalidJSON:
+        pass
+    try:  # pandas writes lists into tables as Python does
+        found = ast.literal_eval(text.strip())
+        return parse_json(json_line(found)) if isinstance(found, list) else text
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text
 
 
@@ -49,7 +55,9 @@ def lay_out(value: Mapping[str, Any], config: RowsConfig) -> dict[str, Any]:
         names |= _SHAREGPT
     names |= config.columns
     paths = {path: _within(value, path) for path in config.columns.values() if "." in path}
-    taken = {theirs: ours for ours, theirs in names.items() if ours not in _OF_MESSAGE}
+    # a column that the config names is not the field of its own name
+    in_order = sorted(names.items(), key=lambda item: item[0] in config.columns)
+    taken = {theirs: ours for ours, theirs in in_order if ours not in _OF_MESSAGE}
     row = {
         taken.get(name, name): item
         for name, item in (paths | dict(value)).items()
@@ -117,15 +125,19 @@ def _other_layout(value: Mapping[str, Any]) -> str:
     for name, shape in shapes.items():
         if name in value:
             return f" (rows.shape: {shape} reads these)"
-    path = next(_paths_of_messages(value, ""), None)
+    paths = sorted(_paths_of_messages(value, ""), key=lambda one: not one[1])
+    path = paths[0][0] if paths else None
     return f" (rows.columns: {{messages: {path or 'NAME'}}} takes them from another)"
 
 
-def _paths_of_messages(value: Mapping[str, Any], above: str) -> Iterator[str]:
-    """Yield the paths of lists of objects that may be messages, at most three objects deep."""
+def _paths_of_messages(value: Mapping[str, Any], above: str) -> Iterator[tuple[str, bool]]:
+    """Yield the paths of lists of objects that may be messages, at most three objects deep.
+
+    Beside each, whether its first object says who speaks.
+    """
     for name, item in value.items():
         if isinstance(item, list) and item and isinstance(item[0], dict) and name != "questions":
-            yield above + name
+            yield above + name, bool({"role", "from", "type"} & item[0].keys())
         elif isinstance(item, dict) and above.count(".") < 2:
             yield from _paths_of_messages(item, f"{above}{name}.")
 

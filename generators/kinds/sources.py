@@ -6,6 +6,7 @@ skipped. `datasets` is imported where a data set needs it and nowhere else.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from core.documents.strict_json import load_json
 from core.errors import DataError, first_line
 from core.files import sha256_file
 from core.records.tables import Dropped
+from core.text.byte_order import as_utf8, begins_with_mark
 from generators.kinds.config import TextSource
 
 PACKAGED = "packaged"
@@ -234,7 +236,9 @@ def _told(file: Path, path: Path, source: TextSource) -> tuple[str, str]:
     """Return what a file's name decides of its documents: how it is read, and their category."""
     suffix = file.suffix.lower()
     ending = TEXT_ENDINGS[0] if suffix in TEXT_ENDINGS else suffix
-    by_folder = source.category is None or ending == TEXT_ENDINGS[0]
+    if ending == TEXT_ENDINGS[0] and begins_with_mark(file):
+        ending += ", decoded"  # before, the mark was part of the text
+    by_folder = source.category is None or suffix in TEXT_ENDINGS
     return ending, _folder(_name(file, path)) if by_folder else ""
 
 
@@ -243,7 +247,8 @@ def _file(file: Path, path: Path, source: TextSource) -> Iterator[SourceText | D
     suffix = file.suffix.lower()
     if suffix in TEXT_ENDINGS:
         try:
-            text = file.read_text(encoding="utf-8")
+            with io.TextIOWrapper(io.BytesIO(as_utf8(file.read_bytes())), "utf-8") as lines:
+                text = lines.read()
         except UnicodeDecodeError as error:
             raise DataError(f"{file}: not UTF-8 ({error}); convert it, or move it away.") from error
         yield SourceText(where=name, category=_folder(name), text=text)

@@ -86,7 +86,7 @@ IMPORTED = (
 OWN = (
     Step(
         name="conversations",
-        version=6,
+        version=7,
         entry="generators.exchange.conversation_files",
         run=_own_conversations,
         config=_import_config,
@@ -96,7 +96,7 @@ OWN = (
     ),
     Step(
         name="questions",
-        version=6,
+        version=7,
         entry="generators.exchange.conversation_files",
         run=_own_questions,
         config=lambda experiment: {"rows": _import_config(experiment)["rows"]},

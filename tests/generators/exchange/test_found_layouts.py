@@ -39,6 +39,14 @@ LOGGED = {
     "response": {"id": "x", "choices": [{"index": 0, "message": REPLY}]},
     "questions": QUESTIONS,
 }
+
+
+def lang_chain(name: str, content: str) -> dict[str, Any]:
+    """Return a message as LangChain's `dumpd` writes it."""
+    path = ["langchain", "schema", "messages", f"{name}Message"]
+    return {"lc": 1, "type": "constructor", "id": path, "kwargs": {"content": content}}
+
+
 LAYOUTS: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
     "prompt and completion": (
         {"system": "Be a ferryman.", "prompt": "Rain?", "completion": "Aye."},
@@ -71,6 +79,49 @@ LAYOUTS: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
                       REPLY]},
         {},
     ),
+    "LangChain's dumps": (
+        {"messages": [lang_chain("System", SAID[0]), lang_chain("Human", SAID[1]),
+                      lang_chain("AI", SAID[2])]},
+        {},
+    ),
+    "LangChain's classes": (
+        {"messages": [SYSTEM, {"type": "HumanMessage", "content": "Rain?"},
+                      {"type": "AIMessageChunk", "content": [{"type": "text", "text": "Aye."}]}]},
+        {},
+    ),
+    "Gemini": (
+        {
+            "systemInstruction": {"parts": [{"text": "Be a ferryman."}]},
+            "contents": [
+                {"role": "user", "parts": [{"text": "Rain?"}]},
+                {"role": "model", "parts": [{"text": "Hm.", "thought": True}, {"text": "Aye."}]},
+            ],
+        },
+        {"columns": {"messages": "contents", "system": "systemInstruction"}},
+    ),
+    "parts of a page": (
+        {"messages": [SYSTEM, {"role": "user", "parts": [{"type": "text", "text": "Rain?"}]},
+                      {"role": "assistant", "parts": [{"type": "step-start"},
+                                                      {"type": "text", "text": "Aye."}]}]},
+        {},
+    ),
+    "LlamaIndex": (
+        {"messages": [{"role": one["role"], "blocks": [{"block_type": "text",
+                                                        "text": one["content"]}]}
+                      for one in MESSAGES]},
+        {},
+    ),
+    "Cohere": (
+        {"preamble": "Be a ferryman.", "chat_history": [{"role": "USER", "message": "Rain?"},
+                                                        {"role": "CHATBOT", "message": "Aye."}]},
+        {"columns": {"messages": "chat_history", "content": "message", "system": "preamble"}},
+    ),
+    "pairs": ({"messages": [[one["role"], one["content"]] for one in MESSAGES]}, {}),
+    "a list as Python writes it": ({"messages": repr(MESSAGES)}, {}),
+    "a request to OpenAI's Responses": (
+        {"instructions": "Be a ferryman.", "input": [USER, REPLY]},
+        {"columns": {"messages": "input", "system": "instructions"}},
+    ),
     "segments that are empty": ({"messages": [{**one, "segment": ""} for one in MESSAGES]}, {}),
 }  # fmt: skip
 
@@ -82,11 +133,42 @@ def test_a_row_of_another_layout_is_read(name: str, tmp_path: Path) -> None:
     assert said(Imported(path, **config)) == SAID
 
 
+BEDROCK = [
+    {"role": "assistant", "content": [{"toolUse": {"toolUseId": "c", "name": "sky", "input": {}}}]},
+    {"role": "user", "content": [{"toolResult": {"toolUseId": "c", "content": [{"text": "wet"}]}}]},
+]
+GEMINI = [
+    {"role": "model", "parts": [{"functionCall": {"name": "sky", "args": {}}}]},
+    {"role": "user", "parts": [{"functionResponse": {"name": "sky", "response": {"wet": True}}}]},
+]
+CUSTOM = [
+    {"type": "custom_tool_call", "call_id": "c", "name": "sky", "input": "now"},
+    {"type": "custom_tool_call_output", "call_id": "c", "output": "wet"},
+]
+
+
+@pytest.mark.parametrize(
+    ("turns", "result"), [(BEDROCK, "wet"), (GEMINI, '{"wet": true}'), (CUSTOM, "wet")]
+)
+def test_calls_of_tools_are_read_in_the_form_of_each_sdk(
+    turns: list[Any], result: str, tmp_path: Path
+) -> None:
+    row = {"messages": [SYSTEM, USER, *turns, REPLY], "questions": QUESTIONS}
+    ((*_, call, reply, _),) = [
+        one.messages for one in Imported(write(tmp_path / "rows.jsonl", row)).rows
+    ]
+    assert (call.role, reply.role, reply.content) == ("assistant", "tool", result)
+    assert "sky" in str(call.tool_use)
+
+
 @pytest.mark.parametrize(
     ("row", "hint"),
     [
         (LOGGED, "messages: request.messages"),
         ({"contents": [USER]}, "messages: contents"),
+        ({"system": {"parts": [{"text": "Hi"}]}, "contents": [USER]}, "messages: contents"),
+        ({"messages": [SYSTEM, {"type": "web_search_call"}]}, "an item of type 'web_search_call'"),
+        ({"messages": [SYSTEM, {"role": "narrator", "content": "Hi"}]}, "rows.roles: {narrator"),
         ({"prompt": "Hi"}, "rows.shape: prompt"),
         ({"messages": [{"speaker": "user", "text": "Hi"}]}, "rows.columns: {role: NAME"),
     ],

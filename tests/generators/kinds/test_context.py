@@ -246,9 +246,21 @@ def test_a_files_name_counts_as_far_as_it_decides_its_rows(tmp_path: Path) -> No
     assert identity("a.txt") != identity("a.jsonl")  # how they are read
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_byte_order_mark_is_no_part_of_a_text(encoding: str, tmp_path: Path) -> None:
+    for folder, own in (("plain", "utf-8"), ("marked", encoding)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.txt").write_bytes("The sea.\r\nÖl.".encode(own))
+    plain, marked = (
+        resolve_texts(TextSource(path=str(tmp_path / name))) for name in ("plain", "marked")
+    )
+    assert list(marked.documents()) == list(plain.documents())
+    assert marked.identity != plain.identity  # it was part of the text before
+
+
 def test_what_is_not_there_or_not_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("x")
-    (tmp_path / "bad.txt").write_bytes(b"\xff\xfe")
+    (tmp_path / "bad.txt").write_bytes(b"\xff\xfa")
     (tmp_path / "bad.parquet").write_bytes(b"PAR1")
     pq.write_table(pa.table({"body": ["x"]}), tmp_path / "other.parquet")
     for name, words in (
