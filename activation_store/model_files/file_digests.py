@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from core.documents.strict_json import load_json
-from core.files import read_file, sha256_file, write_json
+from core.files import read_file, remove_leftovers, sha256_file, write_json
 
 _NAME = "digests.json"
 _TICK_NS = 20_000_000
@@ -60,13 +62,24 @@ def file_digests(paths: list[Path]) -> dict[str, str]:
     if fresh:
         # a cache that cannot be written costs time, never a result
         with contextlib.suppress(OSError):
-            write_json(cache_path, {**_load(cache_path), **fresh})
+            remove_leftovers(cache_path)
+            there = {
+                path: known for path, known in _load(cache_path).items() if os.path.exists(path)
+            }
+            write_json(cache_path, {**there, **fresh})
     return out
 
 
-def _load(path: Path) -> dict[str, list[Any]]:
+def _load(path: Path) -> Mapping[str, list[Any]]:
     try:
-        cache = load_json(read_file(path))
+        stat = path.stat()
+        return _parse(path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
     except (OSError, ValueError):
         return {}
+
+
+@lru_cache(maxsize=1)
+def _parse(path: Path, *state: int) -> Mapping[str, list[Any]]:
+    """Return what the cache holds in this state of its file, which is written aside."""
+    cache = load_json(read_file(path))
     return cache if isinstance(cache, dict) else {}

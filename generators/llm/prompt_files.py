@@ -222,10 +222,7 @@ class PromptFiles:
     def _seeds(self, name: str) -> tuple[str, Any]:
         if ("seeds", name) not in self._parsed:
             where, data = _read("seeds", self.seeds, name)
-            self._parsed["seeds", name] = (
-                where,
-                parse_yaml(data, where, "texts that are asked with"),
-            )
+            self._parsed["seeds", name] = where, _parse_seeds(data, where)
         where, parsed = self._parsed["seeds", name]
         return where, parsed
 
@@ -255,6 +252,12 @@ class PromptFiles:
             self.seed_list(name)
         elif isinstance(original, dict) and all(map(_is_texts, original.values())):
             self.seeds_by_category(name)
+
+
+@lru_cache(maxsize=32)
+def _parse_seeds(data: bytes, where: str) -> Any:
+    """Parse seeds, which no reader changes; all runs of a process share them."""
+    return parse_yaml(data, where, "texts that are asked with")
 
 
 def _parse_prompt(where: str, name: str, data: bytes) -> PromptTemplate:

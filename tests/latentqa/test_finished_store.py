@@ -14,6 +14,8 @@ import tiny
 from command_line import Run
 from conversation_lines import line, write
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 
 @pytest.fixture
 def experiment(tmp_path: Path) -> Path:

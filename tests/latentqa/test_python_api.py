@@ -16,6 +16,8 @@ import latentqa.api
 from core.errors import ConfigError
 from pipelines.artifacts.root import ArtifactRoot
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 CHECKOUT = Path(__file__).parents[2]
 
 

@@ -457,6 +457,17 @@ def test_a_broken_memory_costs_time_and_no_more(
     assert json.loads((own_cache / "digests.json").read_text())
 
 
+def test_files_that_are_gone_are_forgotten(own_cache: Path, tmp_path: Path) -> None:
+    for name in ("a.bin", "b.bin"):
+        (tmp_path / name).write_bytes(name.encode())
+    time.sleep(0.03)
+    file_digest(tmp_path / "a.bin")
+    (tmp_path / "a.bin").unlink()
+    file_digest(tmp_path / "b.bin")
+    known = json.loads((own_cache / "digests.json").read_text())
+    assert list(known) == [str((tmp_path / "b.bin").resolve())]
+
+
 def test_a_memory_that_cannot_be_written_costs_time_and_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,8 @@ from core.errors import ConfigError, DataError
 from pipelines.experiment.config import load_experiment
 from pipelines.running.coverage import check_plan
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 LLM = {"model": "m", "base_url": "http://127.0.0.1:9", "revision": "1"}
 """An endpoint where nobody listens."""
 

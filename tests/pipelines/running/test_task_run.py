@@ -24,6 +24,8 @@ from pipelines.artifacts.root import ArtifactRoot
 from pipelines.running.task_run import run_tasks_of
 from trainers.config import LOG_FILE
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 SETTINGS = {
     "min_subjects": 4,
     "layers": [1],

@@ -20,6 +20,8 @@ from pipelines.experiment.sweep_points import plan_sweep
 from pipelines.reports.sweep.page import write_sweep
 from pipelines.sweeps.sweep import Sweep
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 TINY = """
 experiment: tiny
 generate:

@@ -27,6 +27,8 @@ from pipelines.versions.firing import Fired, check_schedule, fire, newest_firing
 from pipelines.versions.journal import Firing, Journal
 from pipelines.versions.tables import control_ids, read_version
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 STRICT: dict[str, Any] = {"min_controls": 1000}
 
 

@@ -32,6 +32,8 @@ from pipelines.reports.compare.comparison import Comparison, compare_runs, compa
 from pipelines.reports.compare.page import write_comparison
 from pipelines.reports.compare.runs import changed_settings, find_runs
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 CONDITIONS = ("right", "other", "mean", "none", "untrained_right", "untrained_other")
 HIDDEN = ("swapped", "prior", "visible_text")
 """Conditions that a masked view has as well."""
