@@ -119,7 +119,7 @@ def refusal(model: ModelFiles, what: str, error: Exception) -> ModelError:
         advice = " If you trust that code, set dump.trust_remote_code."
     elif said.startswith("Unrecognized configuration class"):
         said = "transformers has no causal language model of this type"
-        advice = " Use one that reads text alone."
+        advice = " Use one that reads and continues text alone."
     elif said.startswith("Couldn't instantiate the backend tokenizer"):
         said = "no file that it could be made of"
         advice = " Fetch the folder whole, with its tokenizer.json."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
 from transformers.quantizers.auto import get_hf_quantizer
@@ -12,6 +13,7 @@ from transformers.quantizers.auto import get_hf_quantizer
 from activation_store.model_files.files import ModelFiles
 from activation_store.model_files.gguf import is_converted, read_header
 from activation_store.model_files.quiet import quiet_libraries
+from activation_store.target.capture import Capture
 from activation_store.target.load import load_config, load_model, load_tokenizer, refusal
 from activation_store.target.model_checks import check_quantization
 from core.errors import ModelError, first_line
@@ -43,7 +45,9 @@ def check_loadable(model: ModelFiles, runtime: Runtime, *, here: bool) -> Any:
         alone = runtime.model_copy(update={"spread": False})
         meta = torch.device("meta")
         net: Any = load_model(model, dtype="float32", device=meta, merged=False, runtime=alone)
-        return net if model.adapter is None else net.unload()
+        net = net if model.adapter is None else net.unload()
+        _check_output(net)
+        return net
     placed = "auto" if runtime.spread else None
     with quiet_libraries():
         try:
@@ -53,6 +57,20 @@ def check_loadable(model: ModelFiles, runtime: Runtime, *, here: bool) -> Any:
                 what = "its quantised weights cannot be loaded here"
                 raise refusal(model, what, error) from error
     return None
+
+
+def _check_output(net: Any) -> None:
+    """Check the shape of what the first block writes.
+
+    Raises:
+        ModelError: it is not one vector a token.
+    """
+    try:
+        Capture(net, [0])([np.arange(4)])
+    except ModelError:
+        raise
+    except Exception:  # some networks run on real numbers alone; the dump checks them
+        return
 
 
 def _of_header(model: ModelFiles) -> Any:

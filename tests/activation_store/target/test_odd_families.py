@@ -17,6 +17,7 @@ from activation_store.target.capture import Capture
 from activation_store.target.config import CompleteConfig
 from activation_store.target.generation import Sampling, generate_ids, is_batchable
 from activation_store.target.load import blocks, load_model
+from activation_store.target.preflight import check_loadable
 from activation_store.target.reply_batches import ReplyJob, ReplyWriter
 from core.errors import ModelError
 from core.runtime import Runtime
@@ -40,6 +41,15 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "Mamba": {"vocab_size": 320, "hidden_size": 32, "num_hidden_layers": 4},
     "RecurrentGemma": {**SHAPE, "lru_width": 32, "attention_window_size": 8},
     "Rwkv": {**{k: v for k, v in SHAPE.items() if "head" not in k}, "attention_hidden_size": 32},
+    "Gemma3n": {
+        **SHAPE,
+        "layer_types": ["full_attention"] * 4,
+        "activation_sparsity_pattern": [0.0] * 4,
+        "vocab_size_per_layer_input": 320,
+        "hidden_size_per_layer_input": 8,
+        "laurel_rank": 4,
+        "num_kv_shared_layers": 0,
+    },
     "Bart": {
         "vocab_size": 320,
         "d_model": 32,
@@ -53,7 +63,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
 def network(family: str) -> Any:
     """Make a model all of whose matrices do something."""
     torch.manual_seed(0)
-    config = getattr(transformers, f"{family}Config")(**FAMILIES[family])
+    kind = f"{family}TextConfig" if family == "Gemma3n" else f"{family}Config"
+    config = getattr(transformers, kind)(**FAMILIES[family])
     net = getattr(transformers, f"{family}ForCausalLM")(config).eval()
     with torch.no_grad():
         for values in net.parameters():
@@ -137,6 +148,12 @@ def test_blocks_that_write_several_streams_behind_one_another_are_refused() -> N
     blocks(net)[1].register_forward_hook(lambda module, args, out: torch.cat([out] * 3, 1))
     with pytest.raises(ModelError, match=r"has shape \[1, 9, 32\] for \[1, 3\] tokens"):
         Capture(net, (1,))([np.arange(3)])
+
+
+def test_several_streams_are_refused_before_anything_is_computed(tmp_path: Path) -> None:
+    model = resolve_model(str(saved("Gemma3n", tmp_path / "model")))
+    with pytest.raises(ModelError, match=r"has shape \[4, 1, 4, 32\] for .* residual streams"):
+        check_loadable(model, Runtime(device="cpu", threads=1), here=True)
 
 
 def test_a_config_without_an_end_of_positions_limits_no_row(tmp_path: Path) -> None:
