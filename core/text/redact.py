@@ -14,7 +14,11 @@ _URL = re.compile(
     # a password may hold what ends a URL elsewhere; a comma may stand between two URLs
     rf"({_SCHEME})((?:(?:(?!://)[^\s\"])*@)?(?:(?!{_SCHEME})[^\s'\"<>|\\^`])*)"
 )
-_NO_SCHEME = re.compile(r"^[^/@:]*:.*@")
+_NO_SCHEME = re.compile(r"^/*[^/@:]*:.*@")
+_PORT = re.compile(
+    r"(invalid port:? |port could not be cast to integer value as )(['\"]).*?\2", re.IGNORECASE
+)
+"""What libraries take for a port in an address whose password has an unquoted slash."""
 _SECRET = (
     r"(?:authorization|cookie|pass(?:word|wd|phrase)?|pwd|secrets?|token|credentials?|bearer"
     r"|api[_-]?keys?|(?:access|private|secret|account)[_-]?key|session)"
@@ -53,6 +57,7 @@ def redact(text: str) -> str:
     'with api_key: … or …'
     """
     text = _URL.sub(lambda found: found[1] + _without_credentials(found[2]), text)
+    text = _PORT.sub(rf"\1{HIDDEN}", text)
     return _AFTER_NAME.sub(rf"\1{HIDDEN}", _KEY.sub(HIDDEN, text))
 
 

@@ -20,6 +20,8 @@ from generators.llm.testing import chat_completion, is_probe, plausible_reply
 KEY, HEADER, QUERY, WORD = "sk-proj-4fQ9xK27Lm", "gate-4fQ9", "query+4fQ9 7", "pa/ss+4fQ9"
 USER = f"me:{quote(WORD, safe='')}"
 ALWAYS = (HEADER, QUERY, quote(QUERY), quote_plus(QUERY))
+IN_BASE64 = tuple(base64.b64encode(f"{'x' * shift}{KEY}y".encode()).decode() for shift in range(3))
+"""The key within other texts, as gateways repeat headers."""
 OF_USER = (WORD, quote(WORD, safe=""), base64.b64encode(f"me:{WORD}".encode()).decode())
 
 
@@ -31,7 +33,7 @@ class Repeating(ScriptedEndpoint):
     def respond(
         self, method: str, path: str, headers: Mapping[str, str], data: bytes
     ) -> ScriptedResponse | None:
-        told = f"{headers} with {', '.join(self.secrets)}"
+        told = f"{headers} with {', '.join((*self.secrets, *IN_BASE64))}"
         body = json.loads(data)
         self.requests.append(body)
         number, repeated = (
@@ -86,3 +88,4 @@ def test_no_secret_stands_anywhere_after_a_run(
         found += [zlib.decompress(body) for (body,) in db.execute("SELECT body FROM replies")]
     for data in [*found, *(text.encode() for text in told)]:
         assert not [secret for secret in secrets if secret.encode() in data]
+        assert not with_key or not [text for text in IN_BASE64 if text[4:-4].encode() in data]

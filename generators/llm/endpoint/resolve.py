@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import html
 import ipaddress
 import json
 import os
@@ -41,6 +42,8 @@ _PUBLIC = re.compile(
     re.IGNORECASE,
 )
 """Names of headers and of parameters of an address whose values are no secret."""
+_LEAST_IN_BASE64 = 8
+"""Characters of a secret that is looked for in base64 too; of a shorter one too little is left."""
 _PLAIN = re.compile(r"[A-Za-z]{1,15}|[\d.:-]+")
 
 
@@ -173,12 +176,22 @@ def _find_secrets(base_url: str, key: str, headers: tuple[tuple[str, str], ...])
     given += [value for name, value in named if not _PUBLIC.match(name)]
     # an address with a user alone has a token for one
     given.append(unquote(parts.password or parts.username or ""))
-    spelled = {form(one) for one in given for form in (str, quote, quote_plus, _as_json)}
+    spelled = {form for one in given for form in _spellings(one)}
     return tuple(sorted((one for one in spelled if len(one) > 4), key=len, reverse=True))
 
 
-def _as_json(text: str) -> str:
-    return json.dumps(text)[1:-1]
+def _spellings(secret: str) -> Iterator[str]:
+    """Yield a secret as servers repeat it: plain, in an address, JSON, HTML or base64."""
+    quoted = (quote(secret, safe=""), quote(secret), quote_plus(secret))
+    yield from (secret, *quoted, json.dumps(secret)[1:-1], html.escape(secret))
+    yield from (re.sub("%[0-9A-F]{2}", lambda found: found[0].lower(), one) for one in quoted)
+    if len(secret) >= _LEAST_IN_BASE64:
+        data = secret.encode()
+        # a text around it shifts it: the characters that it alone decides, at each shift
+        for shift in range(3):
+            bits = slice(-(-8 * shift // 6), 8 * (shift + len(data)) // 6)
+            for encode in (base64.b64encode, base64.urlsafe_b64encode):
+                yield encode(bytes(shift) + data + bytes(3))[bits].decode()
 
 
 def redact_secrets(endpoint: ResolvedEndpoint, text: str, *, words_too: bool = True) -> str:

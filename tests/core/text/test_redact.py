@@ -38,6 +38,11 @@ from core.text.redact import (
             "generate.endpoint.api_key_env: expected a name",
             "generate.endpoint.api_key_env: expected a name",
         ),
+        ("no proxy (Invalid port: 'hunter2')", "no proxy (Invalid port: …)"),
+        (
+            "Port could not be cast to integer value as 'pa'",
+            "Port could not be cast to integer value as …",
+        ),
         ("sk-learn-of-old", "sk-learn-of-old"),
         ("dump/3fa9c1aabbccddee", "dump/3fa9c1aabbccddee"),
         ("org/name@main", "org/name@main"),
@@ -62,7 +67,8 @@ def test_a_value_that_is_no_secret_stays(name: str) -> None:
 
 
 def test_an_address_without_a_scheme_loses_its_password() -> None:
-    assert redact_value({"base_url": "me:secret@host:8000/v1"}) == {"base_url": "host:8000/v1"}
+    for address in ("me:secret@host:8000/v1", "//me:secret@host:8000/v1"):
+        assert redact_value({"base_url": address}) == {"base_url": "host:8000/v1"}
 
 
 def test_an_address_is_cut_whole_where_it_is_known_to_be_one() -> None:

@@ -1,4 +1,7 @@
+import base64
+from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from pydantic import ValidationError
@@ -85,6 +88,22 @@ def test_no_secret_of_an_address_is_shown() -> None:
     assert {"a+b c", "a%2Bb%20c", "a%2Bb+c"} <= set(spelled)
     key = "sk-proj-4fQ9xK27Lm"
     assert resolved(f"https://host/{key}/v1").address == "https://host/…/v1"
+
+
+@pytest.mark.parametrize(
+    "around", [("", ""), ("Bearer ", ""), (":", ""), ("k=", "&x"), ("xx", "y")]
+)
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
+def test_a_secret_is_struck_out_in_the_spellings_of_servers(
+    around: tuple[str, str], encode: Callable[[bytes], bytes]
+) -> None:
+    secret = "pa/ss&4fQ9xK>27Lm?"
+    endpoint = resolved(f"https://me:{quote(secret, safe='')}@host/v1")
+    shown = redact_secrets(endpoint, encode(secret.join(around).encode()).decode())
+    assert "[key]" in shown
+    assert len(shown) <= len("[key]") + len("".join(around)) * 2 + 8
+    for spelled in ("pa%2fss%264fQ9xK%3e27Lm%3f", "pa/ss&amp;4fQ9xK&gt;27Lm?"):
+        assert redact_secrets(endpoint, spelled) == "[key]"
 
 
 def test_what_everybody_may_know_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
