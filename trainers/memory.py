@@ -27,7 +27,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from activation_store.model_files.files import ModelFiles
 from activation_store.model_files.quiet import quiet_libraries
 from activation_store.target.capture import Capture
-from activation_store.target.first_blocks import cut_config
+from activation_store.target.first_blocks import cut_behind, cut_config
 from activation_store.target.load import DTYPES, blocks
 from decoder.adapters import multiply_in_base_format
 from decoder.config import LoraSettings
@@ -167,7 +167,7 @@ class MemoryModel:
 
         Args:
             layers: read layers.
-            blocks_loaded: blocks in memory.
+            blocks_loaded: blocks that are needed; some models are loaded whole.
             tokens: of a pass.
             row: tokens of a conversation.
         """
@@ -177,7 +177,8 @@ class MemoryModel:
             with torch.no_grad():
                 Capture(net, range(min(layers, _FEW)))(sequences)
 
-        loaded = min(blocks_loaded, self.n_blocks)
+        cut = cut_behind(self.config, blocks_loaded)
+        loaded = self.n_blocks if cut is None else blocks_loaded
         # what a block makes is let go before the next: more of them take no more
         passes = self._peak(self.build(_MORE), run)
         return StepMemory(weights=self._weights(loaded), passes=passes)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+import transformers
 from torch import nn
 
 from activation_store.model_files.files import resolve_model
@@ -60,6 +61,23 @@ def check(net: nn.Module, dtype: str, *, checkpointing: bool) -> None:
     peak = own + moments + measured_peak(step)
     print(f"planned {planned.peak / 1e6:.1f} MB, measured {peak / 1e6:.1f} MB")
     assert planned.peak == pytest.approx(peak, rel=WITHIN)
+
+
+@pytest.mark.parametrize(("kind", "is_cut"), [("Llama", True), ("MiniCPM3", False)])
+def test_a_dump_takes_all_blocks_of_a_model_that_is_loaded_whole(kind: str, is_cut: bool) -> None:
+    latent = dict.fromkeys(("kv_lora_rank", "q_lora_rank", "qk_nope_head_dim", "v_head_dim"), 8)
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=320,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        **({} if kind == "Llama" else latent | {"qk_rope_head_dim": 8, "head_dim": 8}),
+    )
+    model = MemoryModel(config=config, dtype="float32")
+    planned = model.measure_dump(layers=1, blocks_loaded=2, tokens=32, row=16)
+    assert (planned.weights < 4 * model.count_parameters()) == is_cut
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
