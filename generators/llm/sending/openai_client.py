@@ -21,6 +21,7 @@ from openai.types import Batch
 from openai.types.chat import ChatCompletionMessageParam
 
 from core.text.redact import redact
+from core.text.wording import size
 from generators.llm.chat.failures import (
     TransientError,
     endpoint_error,
@@ -35,6 +36,8 @@ _TRANSFER_S = 600.0
 _MODELS_S = 5.0
 _MOST_CONNECTIONS = 10_000
 """The rate limiter bounds the requests under way; connections need no bound of their own."""
+_MOST_BYTES = 1 << 24
+"""Longest body of a reply, decompressed: a few bytes can be a bomb."""
 NONCE = "latentqa"
 """Name in a batch's metadata of the number that we gave it."""
 
@@ -99,6 +102,7 @@ class EndpointApi:
                 limits=httpx2.Limits(max_connections=_MOST_CONNECTIONS),
                 follow_redirects=False,
                 trust_env=not endpoint.is_local,
+                event_hooks={"response": [_read_bounded]},
             )
         except (ValueError, ImportError, httpx2.InvalidURL) as error:
             raise endpoint_error(
@@ -250,6 +254,23 @@ class EndpointApi:
             cause = _no_response(error)
             words = one_line(redact(redact_secrets(self.endpoint, str(cause))))
             raise TransientError(f"no connection: {words}") from None
+
+
+async def _read_bounded(response: httpx2.Response) -> None:
+    """Read a reply as far as it is one; files of batches are read elsewhere, line by line.
+
+    Raises:
+        httpx2.ReadError: it is longer than any reply.
+    """
+    if response.request.method != "POST":
+        return
+    body = bytearray()
+    async for part in response.aiter_bytes():
+        body += part
+        if len(body) > _MOST_BYTES:
+            await response.aclose()
+            raise httpx2.ReadError(f"the reply has more than {size(_MOST_BYTES)}")
+    response._content = bytes(body)  # as its own `aread` does, which has no bound
 
 
 def _no_response(error: BaseException) -> NoResponseError:

@@ -179,6 +179,21 @@ def test_a_reply_that_cannot_be_decompressed_is_told_as_that() -> None:
         chat(f"http://127.0.0.1:{heard.port}/v1")
 
 
+@pytest.mark.parametrize("status", [200, 400])
+def test_a_reply_without_end_is_given_up(status: int) -> None:
+    bomb = gzip.compress(bytes(1 << 26), 9)
+
+    def write(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(status)
+        handler.send_header("Content-Encoding", "gzip")
+        handler.send_header("Content-Length", str(len(bomb)))
+        handler.end_headers()
+        handler.wfile.write(bomb)
+
+    with serving(write) as heard, pytest.raises(NoResponseError, match=r"has more than 16\.8 MB"):
+        chat(f"http://127.0.0.1:{heard.port}/v1")
+
+
 def test_a_connection_that_ends_in_the_middle_is_no_response() -> None:
     def cut(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)
