@@ -1,8 +1,8 @@
 """Switching of adapters on a network that target and decoder share.
 
-peft's own switch also flips `requires_grad` of adapter weights, and a backward pass whose weights
-were flipped after the forward pass gives no gradient, silently. Here a switch ends where it began:
-active adapters, whether they are on, and every weight's `requires_grad`.
+peft's own switch also flips `requires_grad` of adapter weights: a backward pass whose weights were
+flipped after the forward pass gives no gradient, silently; and on a small batch the flips take as
+long as the pass. Here a switch sets what the layers look at, and ends where it began.
 """
 
 from __future__ import annotations
@@ -12,12 +12,16 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from core.files import write_json
+
+_LAYERS: WeakKeyDictionary[Any, tuple[list[Any], list[Any]]] = WeakKeyDictionary()
+"""The layers of each peft network that hold adapters, beside the settings of its adapters."""
 
 
 @contextlib.contextmanager
@@ -31,33 +35,31 @@ def use_adapter(net: Any, name: str | None) -> Iterator[None]:
         net: a peft model.
         name: the adapter; None turns all off.
     """
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    layers = [module for module in net.modules() if isinstance(module, BaseTunerLayer)]
-    before = [(list(layer.active_adapters), layer.disable_adapters) for layer in layers]
+    layers = _tuner_layers(net)
+    before = [(layer._active_adapter, layer._disable_adapters) for layer in layers]
     named = net.active_adapter
-    flags = [(parameter, parameter.requires_grad) for parameter in net.parameters()]
     try:
-        for layer, (active, _) in zip(layers, before, strict=True):
-            _switch(layer, active if name is None else [name], off=name is None)
+        for layer in layers:
+            layer._disable_adapters = name is None
+            if name is not None:
+                layer._active_adapter = [name]
         net.active_adapter = net.base_model.active_adapter = name or named
-        _restore(flags)
         yield
     finally:
         for layer, (active, off) in zip(layers, before, strict=True):
-            _switch(layer, active, off=off)
+            layer._active_adapter, layer._disable_adapters = active, off
         net.active_adapter = net.base_model.active_adapter = named
-        _restore(flags)
 
 
-def _switch(layer: Any, active: list[str], *, off: bool) -> None:
-    layer.set_adapter(active)
-    layer.enable_adapters(not off)
+def _tuner_layers(net: Any) -> list[Any]:
+    """List the layers that hold adapters; looked for again when an adapter came or went."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
-
-def _restore(flags: list[tuple[Any, bool]]) -> None:
-    for parameter, trains in flags:
-        parameter.requires_grad_(trains)
+    configs, known = list(net.peft_config.values()), _LAYERS.get(net)
+    if known is None or [*map(id, known[0])] != [*map(id, configs)]:
+        layers = [module for module in net.modules() if isinstance(module, BaseTunerLayer)]
+        _LAYERS[net] = known = configs, layers
+    return known[1]
 
 
 class _RoundedLinear(nn.Linear):

@@ -260,6 +260,7 @@ def _parse_seeds(data: bytes, where: str) -> Any:
     return parse_yaml(data, where, "texts that are asked with")
 
 
+@lru_cache(maxsize=64)
 def _parse_prompt(where: str, name: str, data: bytes) -> PromptTemplate:
     fields = parse_yaml(data, where, "texts that are asked with")
     if not isinstance(fields, dict):
