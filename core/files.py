@@ -20,12 +20,16 @@ from core.errors import LatentQAError, StorageError
 from core.liveness import is_running, machine_name
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_NO_ROOM = {"No space left on device": errno.ENOSPC, "os error 28": errno.ENOSPC} | dict.fromkeys(
+    ("File too large", "os error 27"), errno.EFBIG
+)
+"""Words of libraries that keep no number of the operating system's error."""
 _REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 @contextlib.contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn a full or read-only disk below `path` into one line that says so.
+    """Turn a full or read-only disk below `path`, or a limit of it, into one line that says so.
 
     Raises:
         StorageError: in place of the OSError; every other error passes unchanged.
@@ -33,8 +37,8 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
-            raise _disk_full(path) from error
+        if error.errno in _FULL or error.errno == errno.EFBIG:
+            raise _no_room(path, error.errno) from error
         if error.errno in _REFUSED:
             raise StorageError(
                 f"{path}: cannot write here ({os.strerror(error.errno or 0)}). Choose "
@@ -56,23 +60,33 @@ def full_disk_errors(path: Path) -> Iterator[None]:
     except LatentQAError:
         raise
     except Exception as error:
-        if _is_disk_full(error) or shutil.disk_usage(path).free < 1 << 16:
-            raise _disk_full(path) from error
+        number = _find_no_room(error)
+        there = next(place for place in (path, *path.parents) if place.exists())
+        if number is None and shutil.disk_usage(there).free < 1 << 16:
+            number = errno.ENOSPC
+        if number is not None:
+            raise _no_room(path, number) from error
         raise
 
 
-def _is_disk_full(error: BaseException | None) -> bool:
+def _find_no_room(error: BaseException | None) -> int | None:
+    """Return the operating system's number of a full disk or a limit behind a library's error."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in _FULL:
-            return True
+        if isinstance(error, OSError) and error.errno in {*_FULL, errno.EFBIG}:
+            return error.errno
         text = str(error)
-        if "No space left on device" in text or "os error 28" in text:
-            return True
+        if number := next((number for words, number in _NO_ROOM.items() if words in text), None):
+            return number
         error = error.__cause__ or error.__context__
-    return False
+    return None
 
 
-def _disk_full(path: Path) -> StorageError:
+def _no_room(path: Path, number: int) -> StorageError:
+    if number == errno.EFBIG:
+        return StorageError(
+            f"{path}: a file is larger than the file system or the limit of this process "
+            "(ulimit -f) allows. Raise the limit, or choose a folder elsewhere."
+        )
     return StorageError(
         f"{path}: the disk is full. Finished work is kept; free some space and run again."
     )
@@ -169,7 +183,7 @@ def new_folder(path: Path) -> Iterator[Path]:
             f"{path}: already exists and is not empty, expected a new or empty folder. Name "
             "another folder, or move this one away."
         )
-    with storage_errors(path):
+    with full_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path)
         aside = _aside(path)

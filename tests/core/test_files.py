@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import pickle
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -56,6 +58,36 @@ def test_threads_writing_one_file_leave_one_of_their_values(tmp_path: Path) -> N
         thread.join()
     assert path.read_bytes() in values
     assert os.listdir(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("I/O error: No space left on device (os error 28)", "the disk is full"),
+        ("I/O error: File too large (os error 27)", "a file is larger than the file system"),
+    ],
+)
+def test_a_folder_that_a_library_cannot_fill_is_one_line(
+    words: str, told: str, tmp_path: Path
+) -> None:
+    with pytest.raises(StorageError, match=told), new_folder(tmp_path / "out"):
+        raise RuntimeError(words)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_limit_of_the_length_of_files_is_one_line(tmp_path: Path) -> None:
+    limited = (
+        "import resource, signal, sys; from pathlib import Path;"
+        "from core.files import write_bytes;"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100));"
+        "write_bytes(Path(sys.argv[1]), bytes(1000))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", limited, str(tmp_path / "a")], capture_output=True, check=False
+    )
+    assert b"a: a file is larger than the file system or the limit of this process" in done.stderr
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.EPERM])
