@@ -155,7 +155,7 @@ def test_the_root_is_taken_from_the_environment(
         (("--prompt", "p", "--messages", "[]", "--question", "q"), "got --prompt and --messages"),
         (("--messages", "[]", "--question", "q"), "got an empty list, expected a list of"),
         (("--messages", "[{]", "--question", "q"), "--messages: not valid JSON"),
-        (("--messages", "[" * 9999, "--question", "q"), "--messages: not valid JSON (maximum"),
+        (("--messages", "[" * 9999, "--question", "q"), "--messages: not valid JSON (nested"),
         (("--messages", "nowhere.json", "--question", "q"), "nowhere.json: cannot be read"),
         (("--prompt", "p", "--question", "q", "--tokens", "most"), "got 'most', expected visible"),
         (("--prompt", "p", "--question", "q", "--tokens", "match:xyz"), "names none of the"),
