@@ -29,8 +29,8 @@ def test_the_quickstart_runs_at_a_small_size_and_is_asked(
     few = (
         "runtime.threads=1",
         # the other kinds are written by the same steps, which scripted endpoints test
-        "generate.conversations.kinds={persona: {controls: 5, views: [control, system]}}",
-        "generate.conversations.splits.test_ood=[]",
+        "generate.conversations.kinds={persona: {controls: 4, views: [control, system]}}",
+        "generate.conversations.splits={validation: 0.25, test: 0.5, test_ood: []}",
         "generate.questions.per_control=1",
         "complete.max_tokens=8",
         "evaluate.max_answer_tokens=8",

@@ -57,9 +57,8 @@ def source_modules(entry: str) -> frozenset[str]:
     return frozenset(found)
 
 
-def code_digest(source: str) -> str:
-    """Return the sha256 of the syntax tree of `source` without its docstrings."""
-    tree = ast.parse(source)
+def code_digest(tree: ast.Module) -> str:
+    """Return the sha256 of a syntax tree without its docstrings, which are taken out of it."""
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             node.body = [statement for statement in node.body if not _is_text(statement)]
@@ -81,15 +80,15 @@ def _parsed(module: str) -> tuple[str, tuple[str, ...]]:
     path = _path(module)
     if path is None:
         raise FileNotFoundError(f"no module {module} in {SOURCE_FOLDER}")
-    source = path.read_text(encoding="utf-8")
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     names: list[str] = []
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
     own = (name for name in names if name.split(".")[0] in PACKAGES and _path(name) is not None)
-    return code_digest(source), tuple(dict.fromkeys(own))
+    return code_digest(tree), tuple(dict.fromkeys(own))
 
 
 @functools.cache

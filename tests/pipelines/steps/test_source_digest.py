@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from pathlib import Path
 
@@ -36,14 +37,14 @@ def test_a_change_of_source_code_was_decided_upon(step: Step) -> None:
     ],
 )
 def test_prose_and_layout_are_no_code(prose: str) -> None:
-    assert code_digest(prose) == code_digest(CODE)
+    assert code_digest(ast.parse(prose)) == code_digest(ast.parse(CODE))
 
 
 @pytest.mark.parametrize(
     "other", [CODE.replace("2 * x", "3 * x"), CODE.replace("3", "'3'"), CODE.replace("x", "y")]
 )
 def test_any_other_change_is(other: str) -> None:
-    assert code_digest(other) != code_digest(CODE)
+    assert code_digest(ast.parse(other)) != code_digest(ast.parse(CODE))
 
 
 def test_modules_follow_imports_inside_functions() -> None:
