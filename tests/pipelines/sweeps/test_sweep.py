@@ -152,7 +152,9 @@ def test_tables_and_figures_hold_the_same_numbers(tmp_path: Path, steps: FakeSte
 
 
 class Counted:
-    """The token sequences that the target was run on, but for those that the canary looks at."""
+    """The token sequences that the target was run on, but for those of checks: the canary's, and
+    those that run without weights.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.sequences: list[bytes] = []
@@ -165,8 +167,9 @@ class Counted:
             return call(capture, sequences)
 
         monkeypatch.setattr(Capture, "__call__", counting)
-        canarys_own = type("CanarysOwn", (Capture,), {"__call__": call})
-        monkeypatch.setattr("activation_store.write.canary.Capture", canarys_own)
+        checks_own = type("ChecksOwn", (Capture,), {"__call__": call})
+        for module in ("activation_store.write.canary", "activation_store.target.preflight"):
+            monkeypatch.setattr(f"{module}.Capture", checks_own)
 
 
 @pytest.fixture
