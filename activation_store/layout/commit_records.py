@@ -15,7 +15,7 @@ from activation_store.layout.arrays import COMMITS, array_names
 from activation_store.layout.checksummed_json import checksummed_json, read_checksummed_json
 from activation_store.layout.file_digests import FileDigest
 from activation_store.layout.plan import Plan
-from core.errors import DamagedError
+from core.errors import DamagedError, StorageError
 from core.files import fsync_dir, storage_errors, write_files
 
 _FIELDS = ("shard", "plan", "sequences", "tokens", "files")
@@ -76,9 +76,20 @@ def write_commits(root: Path, commits: Iterable[ShardCommit]) -> None:
     """Publish the records of shards whose files and folders are durable, each whole or not at all.
 
     Raises:
-        StorageError: the disk is full or read-only.
+        StorageError: the disk is full or read-only; records that could be written are there.
     """
-    write_files({commit_path(root, c.shard): checksummed_json(c.to_json()) for c in commits})
+    records = {commit_path(root, c.shard): checksummed_json(c.to_json()) for c in commits}
+    try:
+        write_files(records)
+    except StorageError:
+        failed: list[StorageError] = []
+        for path, data in records.items():  # one that does not fit loses no other
+            try:
+                write_files({path: data})
+            except StorageError as error:
+                failed.append(error)
+        if failed:
+            raise failed[0] from None
 
 
 def list_commit_paths(root: Path) -> list[Path]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from activation_store.layout.checksummed_json import (
 )
 from activation_store.layout.file_digests import find_damage
 from activation_store.read.reader import ActivationStore
-from core.errors import DamagedError, StoreError
+from core.errors import DamagedError, StorageError, StoreError
 
 
 def plan_digest(root: Path) -> str:
@@ -64,6 +66,24 @@ def test_a_record_under_another_number_is_refused(store: Path) -> None:
     with pytest.raises(DamagedError, match="it is the record of shard 0") as caught:
         ActivationStore(store)
     assert caught.value.path == path
+
+
+def test_a_record_that_does_not_fit_loses_no_other(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = Path.write_bytes
+
+    def full(path: Path, data: bytes) -> int:
+        if "000001.json" in path.name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return plain(path, data)
+
+    found = commits.read_commits(whole, plan_digest(whole))
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(StorageError, match="the disk is full"):
+        commits.write_commits(tmp_path, [found[1], found[0], found[2]])
+    names = [path.name for path in commits.list_commit_paths(tmp_path)]
+    assert names == ["000000.json", "000002.json"]
 
 
 def test_a_record_half_written_aside_is_not_read(store: Path) -> None:
