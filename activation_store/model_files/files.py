@@ -40,8 +40,9 @@ _EMBEDDINGS = {"embed_tokens", "lm_head", "wte", "embed_in", "embed_out", "word_
 _EMBEDDINGS_MERGE = "2"
 """How an adapter of an embedding or a head is merged: into that one alone. Before, where the two
 shared their weights, it was merged into both, and what was computed so is another model's."""
-_RUN = dict.fromkeys(("minicpm3", "minimax", "recurrent_gemma", "rwkv"), "2")
-"""Types of models whose first blocks, or whose replies in a batch, were computed wrongly before."""
+_RECOMPUTED = dict.fromkeys(("minicpm3", "minimax", "recurrent_gemma", "rwkv"), "2")
+"""Types of models whose first blocks, or whose replies in a batch, were computed wrongly before:
+what is computed now has keys of its own."""
 _HUB_SECONDS = 5
 """A hub that cannot be reached says so in seconds, not after minutes."""
 _EXPECTED = {
@@ -136,7 +137,7 @@ class ModelFiles:
             out["weights"] = f"gguf:{CONVERSION}:{file_digest(self.source)}"
         else:
             out["config"] = file_digest(*parts["config"])
-            if run := _RUN.get(str(read_model_json(*parts["config"]).get("model_type"))):
+            if run := _RECOMPUTED.get(str(read_model_json(*parts["config"]).get("model_type"))):
                 out["run"] = run
         if self.adapter is not None and _adapts_embeddings(self.adapter):
             out["adapter_merge"] = _EMBEDDINGS_MERGE

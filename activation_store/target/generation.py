@@ -13,7 +13,7 @@ from transformers import GenerationConfig
 from activation_store.model_files.quiet import quiet_libraries
 from activation_store.target.load import forget_lengths, rope_switch
 
-_NEUTRAL = (1e-2, 1e-1)
+_ROUNDING = (1e-2, 1e-1)
 """Largest relative change of scores that rounding explains, in 32 and in 16 bits."""
 
 
@@ -119,7 +119,7 @@ def is_batchable(net: Any) -> bool:
             )
     finally:
         net.generation_config = own_settings
-    most = _NEUTRAL[net.dtype.itemsize < 4]
+    most = _ROUNDING[net.dtype.itemsize < 4]
     return bool((found - expected).norm() <= most * expected.norm())
 
 
