@@ -22,7 +22,7 @@ from store_bench import planned, sequences
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from activation_store.layout.plan import write_plan
+from activation_store.layout.plan_files import write_plan
 from activation_store.model_files.files import resolve_model
 from activation_store.target.capture import Capture
 from activation_store.target.load import DTYPES, load_tokenizer, pick_device
@@ -134,7 +134,7 @@ def measure_dump(
 
     def dump() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            write_plan(Path(folder), plan)
+            write_plan(Path(folder), plan, rows)
             capture_shards(plan, range(plan.n_shards), out=Path(folder), tokens=rows, net=net)
 
     capture(batches[0])  # kernels are chosen

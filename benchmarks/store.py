@@ -43,9 +43,10 @@ from store_rivals import rivals
 from store_zarr import zarr_table
 from torch import nn
 
-from activation_store.layout.arrays import layer_array, open_arrays, shard_file
+from activation_store.layout.arrays import array_file, layer_array, open_arrays
 from activation_store.layout.config import CaptureConfig
-from activation_store.layout.plan import Plan, write_plan
+from activation_store.layout.plan import Plan
+from activation_store.layout.plan_files import write_plan, write_tokens
 from activation_store.read.reader import ActivationStore
 from activation_store.target.capture import Capture
 from activation_store.target.load import blocks
@@ -76,14 +77,15 @@ def main() -> None:
         root = Path(folder)
         capture_table(root / "store", plan, rows, net, words.rounds)
         shard_rows, _ = CaptureConfig().shard_and_chunk_rows(shape.d_model)
-        plan = planned(lengths(words.shards * shard_rows), plan.layers, shape.d_model)
+        rows = lengths(words.shards * shard_rows)
+        plan = planned(rows, plan.layers, shape.d_model)
         print(
             f"{plan.n_shards} shards of {plan.shard_rows} rows, "
             f"{plan.raw_bytes / 1e6:.0f} MB; {words.more_rounds} rounds\n"
         )
-        writing_table(root, plan, words.more_rounds)
+        writing_table(root, plan, rows, words.more_rounds)
         spans_table(root / "written", plan, words.more_rounds)
-        zarr_table(emptied(root / "zarr"), plan, max(1, words.more_rounds // 3))
+        zarr_table(emptied(root / "zarr"), plan, rows, max(1, words.more_rounds // 3))
 
 
 def capture_table(root: Path, plan: Plan, rows: TokenTable, net: nn.Module, rounds: int) -> None:
@@ -153,7 +155,7 @@ def capture_table(root: Path, plan: Plan, rows: TokenTable, net: nn.Module, roun
     shutil.rmtree(root)
 
 
-def writing_table(root: Path, plan: Plan, rounds: int) -> None:
+def writing_table(root: Path, plan: Plan, rows: TokenTable, rounds: int) -> None:
     """Time committing filled shards, and writing the same bytes with fsync. A store is left there.
 
     Every trial has folders of its own, and its files stay till the end, emptied: a file system
@@ -161,6 +163,7 @@ def writing_table(root: Path, plan: Plan, rounds: int) -> None:
     """
     contents = [made_content(plan, seed) for seed in range(4)]
     files = [b"".join(values.tobytes() for values in content.values()) for content in contents]
+    tokens = bytes(plan.token_bytes)
     trials = (root / f"trial{i}" for i in itertools.count())
     out, plain = root / "written", root / "plain"
 
@@ -173,11 +176,12 @@ def writing_table(root: Path, plan: Plan, rounds: int) -> None:
             _empty_files(folder)
         trial = next(trials)
         out, plain = emptied(trial / "written"), emptied(trial / "plain")
-        write_plan(out, plan)
+        write_plan(out, plan, rows)
         os.sync()  # what was written before is no part of what comes
         touched(2 * plan.raw_bytes)
 
     def commit() -> None:
+        write_tokens(out, plan, rows)
         with ShardWriter(out, plan) as writer:
             for shard in range(plan.n_shards):
                 writer.submit(shard, contents[content_of(shard)])
@@ -186,11 +190,14 @@ def writing_table(root: Path, plan: Plan, rounds: int) -> None:
         for shard in range(plan.n_shards):
             (plain / str(shard)).write_bytes(files[content_of(shard)])
             fsync_file(plain / str(shard))
+        (plain / "tokens").write_bytes(tokens)
+        fsync_file(plain / "tokens")
 
     def one_file() -> None:
         with open(plain / "all", "wb") as file:
             for shard in range(plan.n_shards):
                 file.write(files[content_of(shard)])
+            file.write(tokens)
         fsync_file(plain / "all")
 
     first = "sequential write, one fsync"
@@ -205,7 +212,7 @@ def writing_table(root: Path, plan: Plan, rounds: int) -> None:
     )
     print("| writing | MB/s | of one sequential write |\n|---|---|---|")
     for name in times:
-        rate = len(files[0]) * plan.n_shards / times.seconds(name) / 1e6
+        rate = (len(files[0]) * plan.n_shards + len(tokens)) / times.seconds(name) / 1e6
         print(f"| {name} | {rate:.0f} | {times.ratio(name, first):.2f} |")
     print()
     before()
@@ -256,7 +263,7 @@ def spans_table(root: Path, plan: Plan, rounds: int) -> None:
     ours()
     once = time.perf_counter() - start
     memmap()
-    files = [root / shard_file(layer_array(layer), i) for i in range(plan.n_shards)]
+    files = [root / array_file(layer_array(layer), i) for i in range(plan.n_shards)]
     first, own, lists = "numpy.memmap", "this store", "zarr, lists of rows"
     warm = in_turns({first: memmap, own: ours}, 4 * rounds)
     cold = in_turns({first: memmap, own: ours}, rounds, before=forgotten)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import random
 import shutil
 import statistics
 import time
@@ -17,7 +18,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from activation_store.layout.arrays import PHYSICAL, layer_array
 from activation_store.layout.config import CaptureConfig
-from activation_store.layout.plan import Plan, plan_layout, write_plan
+from activation_store.layout.plan import Plan, plan_layout
+from activation_store.layout.plan_files import write_plan
 from activation_store.layout.root_record import write_root
 from activation_store.model_files.files import resolve_model
 from activation_store.target.load import (
@@ -98,22 +100,18 @@ def planned(rows: TokenTable, layers: tuple[int, ...], d_model: int, **changes: 
 
 def captured(root: Path, plan: Plan, rows: TokenTable, net: nn.Module) -> None:
     """Return the store of `plan` in the empty folder `root`."""
-    write_plan(root, plan)
+    write_plan(root, plan, rows)
     capture_shards(plan, range(plan.n_shards), out=root, tokens=rows, net=net)
     write_root(root)
 
 
 def made_content(plan: Plan, seed: int) -> dict[str, np.ndarray]:
-    """Make up the arrays of a shard; no activation is too large for float16, which rivals need."""
+    """Make up the activations of a shard, none too large for float16, which rivals need."""
     draw = np.random.default_rng(seed)
     wide = (plan.shard_rows, plan.d_model)
     return {
-        **{
-            layer_array(layer): draw.integers(0, 0x4700, wide).astype(PHYSICAL[plan.dtype])
-            for layer in plan.layers
-        },
-        "tokens": draw.integers(0, 50_000, plan.shard_rows).astype(np.int32),
-        "segments": np.zeros(plan.shard_rows, np.uint8),
+        layer_array(layer): draw.integers(0, 0x4700, wide).astype(PHYSICAL[plan.dtype])
+        for layer in plan.layers
     }
 
 
@@ -152,14 +150,18 @@ def in_turns(
     before: Callable[[], object] = int,
     fewer: Mapping[str, int] = {},
 ) -> Times:
-    """Time each way; `before` runs before each and is not counted.
+    """Time each way once a round; `before` runs before each and is not counted.
+
+    The order is drawn anew for each round: what ran before leaves memory and disk in another state,
+    and in a fixed order it would be the same way before each.
 
     Args:
         fewer: rounds of those that take long.
     """
     found: dict[str, list[float]] = {name: [] for name in ways}
+    draw = random.Random(0)
     for number in range(rounds):
-        for name, way in ways.items():
+        for name, way in draw.sample(list(ways.items()), len(ways)):
             if number < fewer.get(name, rounds):
                 before()
                 start = time.perf_counter()

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from store_bench import captured, planned, sequences, target
 
-from activation_store.layout.arrays import layer_array, open_arrays, shard_file
+from activation_store.layout.arrays import array_file, layer_array, open_arrays
 from activation_store.layout.shard_image import chunk_packer, make_shard_image
 
 FORMATS = ("bfloat16", "float16", "float32")
@@ -51,7 +51,7 @@ def main() -> None:
                 packing = time.perf_counter() - start
                 raw = make_shard_image(values, plan.chunk_rows).digest.size * plan.n_shards
                 packed = sum(
-                    (Path(folder) / shard_file(array, i)).stat().st_size
+                    (Path(folder) / array_file(array, i)).stat().st_size
                     for i in range(plan.n_shards)
                 )
                 rate = np.array([1 / packing, 1 / reading]) * values.nbytes / 1e6

@@ -20,8 +20,10 @@ from zarr.codecs import Crc32cCodec
 
 from activation_store.layout.arrays import layer_array
 from activation_store.layout.config import CaptureConfig
-from activation_store.layout.plan import Plan, write_plan
+from activation_store.layout.plan import Plan
+from activation_store.layout.plan_files import write_plan
 from activation_store.read.reader import ActivationStore
+from activation_store.tokens.token_table import TokenTable
 from activation_store.write.shard_writer import ShardWriter
 from core.files import fsync_file
 
@@ -32,7 +34,7 @@ PIPELINES = {
 """Package and codec pipeline by name."""
 
 
-def zarr_table(root: Path, plan: Plan, rounds: int) -> None:
+def zarr_table(root: Path, plan: Plan, rows: TokenTable, rounds: int) -> None:
     """Print MB/s of writing whole shards and of reading sequences, relative to this store.
 
     All have a checksum on every chunk, and fsync what they write.
@@ -50,7 +52,7 @@ def zarr_table(root: Path, plan: Plan, rounds: int) -> None:
 
     def ours() -> None:
         folder = emptied(root / "this store")
-        write_plan(folder, plan)
+        write_plan(folder, plan, rows)
         with ShardWriter(folder, plan) as writer:
             for shard in range(plan.n_shards):
                 writer.submit(shard, content)

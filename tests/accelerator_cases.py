@@ -25,7 +25,7 @@ from torch._subclasses.fake_tensor import (
 )
 from transformers import TrainingArguments
 
-from activation_store.layout.plan import write_plan
+from activation_store.layout.plan_files import write_plan
 from activation_store.target.capture import Capture
 from activation_store.target.host_copy import HostCopier
 from activation_store.target.load import load_model
@@ -189,7 +189,7 @@ def test_a_dump_reads_each_batch_once_a_layer(
     config = stores.CAPTURE.model_copy(update={"batch_tokens": 200, "layers": LAYERS})
     prepared = prepare_dump(stores.table(tmp_path / "rows", rows), config, model)
     plan = prepared.make_plan()
-    write_plan(tmp_path, plan)
+    write_plan(tmp_path, plan, prepared.tokens)
     net = load_model(model, dtype="float32", device=torch.device("cpu"))
     move(net)
     capture_shards(plan, range(plan.n_shards), out=tmp_path, tokens=prepared.tokens, net=net)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,7 +203,8 @@ class Harm:
     def shards(self) -> set[int]:
         """Shards with data that is not as it was."""
         data = self.files if self.kind != "extra" else frozenset()
-        return {int(name.split("/c/")[1].split("/")[0]) for name in data if "/c/" in name}
+        found = (re.fullmatch(r"acts/L\d+/c\.(\d+)\.0", name) for name in data)
+        return {int(match[1]) for match in found if match}
 
     @property
     def to_compute(self) -> set[int]:

@@ -122,7 +122,7 @@ def test_a_deleted_store_is_made_again_and_what_stands_on_it_stays(chain: Chain)
 
 def test_a_flipped_byte_is_noticed_when_it_is_read(chain: Chain) -> None:
     before = chain.digests()
-    shard = next(chain.root.glob("dump/*/data/acts/L1/c/0/0"))
+    shard = next(chain.root.glob("dump/*/data/acts/L1/c.0.0"))
     content = bytearray(shard.read_bytes())
     content[1000] ^= 1
     shard.write_bytes(content)

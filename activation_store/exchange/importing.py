@@ -17,7 +17,8 @@ from activation_store.exchange.vector_sources import VectorSource
 from activation_store.layout.arrays import CANARY_FILE, layer_array
 from activation_store.layout.checksummed_json import write_checksummed_json
 from activation_store.layout.config import CaptureConfig, Codec
-from activation_store.layout.plan import plan_layout, write_plan
+from activation_store.layout.plan import plan_layout
+from activation_store.layout.plan_files import write_plan
 from activation_store.layout.root_record import write_root
 from activation_store.target.host_copy import to_stored
 from activation_store.write.shard_builder import begin_shard
@@ -86,10 +87,10 @@ def import_vectors(
         vectors=source.digest,
     )
     with new_folder(out) as aside:
-        write_plan(aside, plan)
+        write_plan(aside, plan, source.rows)
         with ShardWriter(aside, plan) as writer:
             for shard in range(plan.n_shards):
-                content = begin_shard(plan, shard, source.rows, plan.layers)
+                content = begin_shard(plan, plan.layers)
                 for s in plan.shard(shard):
                     vectors = _as_stored(source.read(s.example_id), source.dtype)
                     content[layer_array(config.layer)][plan.rows_of(s)] = vectors

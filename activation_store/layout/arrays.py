@@ -5,9 +5,11 @@ zarr.json  acts/L{k} [rows, d_model]  tokens [rows] int32  segments [rows] uint8
 plan.json  index.parquet  dropped.parquet  commits/{shard}.json  root.json  canary.json
 ```
 
-A shard is `shard_rows` consecutive rows of every array; a sequence lies in one shard. Unused rows
-at the end of a shard are zeros. bfloat16, for which zarr has no type on Python 3.11, is kept as its
-16 bits in uint16, with the logical type in the attributes.
+A shard is `shard_rows` consecutive rows; a sequence lies in one shard. Unused rows at the end of a
+shard are zeros. Activations are a file per shard; token ids and segments, which are known before
+the target runs, are one file for many shards (activation_store/layout/plan_files.py). bfloat16, for
+which zarr has no type on Python 3.11, is kept as its 16 bits in uint16, with the logical type in
+the attributes.
 
 The codec `raw` leaves activations as they are; `lossless` puts the high bytes of a chunk's numbers
 before their low ones (in bfloat16 that parts most of the exponents, which repeat, from the
@@ -29,13 +31,15 @@ from zarr.core import sync
 from activation_store.layout.config import Codec
 from core.errors import StoreError
 
-STORE_SCHEMA = 3
-"""Version of the layout. Stores of versions 1 and 2 were never released, and are not read."""
+STORE_SCHEMA = 4
+"""Version of the layout. Stores of versions 1 to 3 were never released, and are not read."""
 PLAN_FILE = "plan.json"
 INDEX_FILE = "index.parquet"
 ROOT_FILE = "root.json"
 CANARY_FILE = "canary.json"
 COMMITS = "commits"
+TOKEN_ARRAYS: dict[str, type[np.generic]] = {"tokens": np.int32, "segments": np.uint8}
+"""Arrays beside the activations, and their types."""
 PHYSICAL = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
 PACKING: dict[str, Any] = {"cname": "zstd", "clevel": 5}
 """Blosc's settings under the codec `lossless`, beside the shuffling of bytes."""
@@ -62,7 +66,7 @@ def layer_array(layer: int) -> str:
 
 def array_names(layers: tuple[int, ...]) -> list[str]:
     """Return the names of all arrays of a store."""
-    return [*(layer_array(k) for k in layers), "tokens", "segments"]
+    return [*(layer_array(k) for k in layers), *TOKEN_ARRAYS]
 
 
 def array_metadata(
@@ -73,10 +77,23 @@ def array_metadata(
     dtype: str,
     shard_rows: int,
     chunk_rows: int,
+    token_rows: int,
     codec: Codec = "raw",
 ) -> dict[str, bytes]:
-    """Return Zarr's metadata files of a store, by path below it."""
+    """Return Zarr's metadata files of a store, by path below it.
+
+    Args:
+        rows: of all shards.
+        d_model: width of an activation.
+        layers: read layers.
+        dtype: number format of activations.
+        shard_rows, chunk_rows: rows of a file of activations, and of a checksum in it.
+        token_rows: rows of a file of token ids or segments.
+        codec: how activations are packed.
+    """
     checked = [Crc32cCodec()]  # a flipped byte raises; the default codecs would read it
+    # a folder for each shard would be one more to make and to sync
+    flat: Any = {"name": "default", "separator": "."}
     with tempfile.TemporaryDirectory() as aside:
         root = Path(aside)
         attributes: dict[str, Any] = {"format": "latentqa", "schema": STORE_SCHEMA}
@@ -91,16 +108,17 @@ def array_metadata(
                 attributes={"dtype": dtype, "layer": layer, "what": f"output of block {layer}"},
                 compressors=[*_packing(dtype, codec), *checked],
                 fill_value=0,
+                chunk_key_encoding=flat,
             )
-        for name, kind in (("tokens", np.int32), ("segments", np.uint8)):
+        for name, kind in TOKEN_ARRAYS.items():
             group.create_array(
                 name,
                 shape=(rows,),
-                shards=(shard_rows,),
-                chunks=(chunk_rows,),
+                chunks=(token_rows,),
                 dtype=kind,
                 compressors=checked,
                 fill_value=0,
+                chunk_key_encoding=flat,
             )
         return {
             path.relative_to(root).as_posix(): path.read_bytes()
@@ -129,9 +147,15 @@ def open_arrays(root: Path, layers: tuple[int, ...]) -> dict[str, zarr.Array[Any
     return {name: array for name, array in arrays.items() if isinstance(array, zarr.Array)}
 
 
-def shard_file(name: str, shard: int) -> str:
-    """Return the path, below the store, of one array's shard."""
-    return f"{name}/c/{shard}/0" if name.startswith("acts/") else f"{name}/c/{shard}"
+def array_file(name: str, number: int) -> str:
+    """Return the path, below the store, of an array's file: of activations, that of a shard."""
+    return f"{name}/c.{number}" if name in TOKEN_ARRAYS else f"{name}/c.{number}.0"
+
+
+def array_of(file: str) -> str | None:
+    """Return the array whose values a file holds, by its path below the store; None for others."""
+    array, mark, _ = file.partition("/c.")
+    return array if mark else None
 
 
 def to_float32(values: np.ndarray[Any, Any], dtype: str) -> np.ndarray[Any, Any]:

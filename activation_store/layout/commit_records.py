@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from activation_store.layout.arrays import COMMITS, array_names
+from activation_store.layout.arrays import COMMITS, layer_array
 from activation_store.layout.checksummed_json import checksummed_json, read_checksummed_json
 from activation_store.layout.file_digests import FileDigest
 from activation_store.layout.plan import Plan
@@ -63,13 +63,13 @@ def make_shard_folders(root: Path, plan: Plan) -> None:
     with storage_errors(root):
         for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
-        for folder in {root, *folders, *(folder.parent for folder in folders), root / "acts"}:
+        for folder in {root, *folders, *(folder.parent for folder in folders)}:
             fsync_dir(folder)
 
 
 def shard_folders(root: Path, plan: Plan) -> list[Path]:
     """Return the folders of shards and records."""
-    return [root / COMMITS, *(root / name / "c" for name in array_names(plan.layers))]
+    return [root / COMMITS, *(root / layer_array(k) for k in plan.layers)]
 
 
 def write_commits(root: Path, commits: Iterable[ShardCommit]) -> None:

@@ -26,6 +26,11 @@ def digest_file(path: Path) -> FileDigest:
     return FileDigest(path.stat().st_size, digest)
 
 
+def digest_bytes(data: bytes) -> FileDigest:
+    """Return the size and digest that a file with this content has."""
+    return FileDigest(len(data), blake3(data).hexdigest())
+
+
 def find_damage(root: Path, files: Mapping[str, FileDigest]) -> dict[str, Damage]:
     """Read files and say which are not as they were written, and how.
 

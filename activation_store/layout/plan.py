@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,27 +17,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from blake3 import blake3
 
-from activation_store.layout.arrays import (
-    INDEX_FILE,
-    PHYSICAL,
-    PLAN_FILE,
-    STORE_SCHEMA,
-    array_metadata,
-)
-from activation_store.layout.checksummed_json import read_checksummed_json, write_checksummed_json
+from activation_store.layout.arrays import PHYSICAL, STORE_SCHEMA, TOKEN_ARRAYS
 from activation_store.layout.config import CaptureConfig, Codec
-from activation_store.layout.file_digests import FileDigest, digest_file
 from activation_store.layout.index import SequenceIndex, SequenceSpan
 from activation_store.layout.shard_image import CHECKSUM_BYTES, INDEX_ENTRY_BYTES
 from activation_store.tokens.token_table import TokenTable
 from core.documents.canonical import digest
-from core.errors import ConfigError, StoreError
-from core.files import write_files
-from core.records.table_files import DROPPED_FILE, write_dropped
-from core.records.tables import Dropped
+from core.errors import ConfigError
 
-PLAN_FIELDS = ("schema", "digest", "layers", "n_shards", "files")
-"""Fields that every plan.json has."""
+_TOKEN_ROWS = 1 << 20
+"""Rows of one file of token ids or segments, about, where a store has so many."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +50,7 @@ class Plan:
 
     Attributes:
         index: the span of every sequence.
+        order: [sequences] int64, their numbers in the table of tokens, in row order.
         layers: read layers, counted from 0.
         dtype: number format in which activations are stored.
         compute_dtype: number format in which the target runs.
@@ -71,6 +60,7 @@ class Plan:
     """
 
     index: SequenceIndex
+    order: np.ndarray[Any, Any]
     layers: tuple[int, ...]
     d_model: int
     dtype: str
@@ -86,11 +76,29 @@ class Plan:
 
     @property
     def raw_bytes(self) -> int:
-        """Exact bytes of all shard files under the codec `raw`, before any is written."""
+        """Exact bytes of all array files under the codec `raw`, before any is written."""
         chunks = self.shard_rows // self.chunk_rows
         overhead = chunks * (CHECKSUM_BYTES + INDEX_ENTRY_BYTES) + CHECKSUM_BYTES
-        row = len(self.layers) * self.d_model * np.dtype(PHYSICAL[self.dtype]).itemsize + 4 + 1
-        return self.n_shards * (self.shard_rows * row + (len(self.layers) + 2) * overhead)
+        row = self.d_model * np.dtype(PHYSICAL[self.dtype]).itemsize
+        one_file = self.shard_rows * row + overhead
+        return self.n_shards * len(self.layers) * one_file + self.token_bytes
+
+    @property
+    def token_bytes(self) -> int:
+        """Exact bytes of all files of token ids and segments."""
+        widths = (np.dtype(kind).itemsize for kind in TOKEN_ARRAYS.values())
+        one_of_each = sum(self.token_rows * width + CHECKSUM_BYTES for width in widths)
+        return self.token_files * one_of_each
+
+    @property
+    def token_rows(self) -> int:
+        """Rows of one file of token ids or segments: those of so many whole shards."""
+        return self.shard_rows * max(1, min(self.n_shards, _TOKEN_ROWS // self.shard_rows))
+
+    @property
+    def token_files(self) -> int:
+        """Files of token ids, and as many of segments."""
+        return -(-self.n_shards * self.shard_rows // self.token_rows)
 
     @property
     def tokens(self) -> int:
@@ -167,6 +175,7 @@ def plan_layout(
     index = _index_of(rows, shards, order, shard_rows)
     plan_digest = digest(
         {
+            "schema": STORE_SCHEMA,
             "sequences": _digest_sequences(index, rows, order),
             "config": config.model_dump(mode="json")
             # how many run together decides no more than rounding: the default stands for all
@@ -178,6 +187,7 @@ def plan_layout(
     )
     return Plan(
         index=index,
+        order=order,
         layers=layers,
         d_model=d_model,
         dtype=config.store_dtype,
@@ -250,75 +260,3 @@ def _digest_sequences(
         spans.update(column.view(np.uint8).data)
     found = {"example_ids": names, "spans": spans, "tokens": tokens, "segments": segments}
     return {name: value.hexdigest() for name, value in found.items()}
-
-
-def write_plan(root: Path, plan: Plan, dropped: Sequence[Dropped] = ()) -> None:
-    """Write everything of a store that is known before any forward pass.
-
-    That is the arrays' metadata, index.parquet, dropped.parquet, and last plan.json, which holds
-    the size and digest of each of the others.
-
-    Raises:
-        StorageError: the disk is full or read-only.
-    """
-    metadata = array_metadata(
-        rows=plan.n_shards * plan.shard_rows,
-        d_model=plan.d_model,
-        layers=plan.layers,
-        dtype=plan.dtype,
-        shard_rows=plan.shard_rows,
-        chunk_rows=plan.chunk_rows,
-        codec=plan.codec,
-    )
-    contents = {**metadata, INDEX_FILE: plan.index.to_parquet()}
-    write_files({root / name: content for name, content in contents.items()})
-    write_dropped(root / DROPPED_FILE, dropped)
-    files = {name: list(digest_file(root / name)) for name in sorted([*contents, DROPPED_FILE])}
-    write_checksummed_json(root / PLAN_FILE, {**describe_plan(plan), "files": files})
-
-
-def describe_plan(plan: Plan) -> dict[str, Any]:
-    """Return the fields of plan.json that come from the plan."""
-    return {
-        "schema": STORE_SCHEMA,
-        "digest": plan.digest,
-        "layers": list(plan.layers),
-        "layer_convention": "output of block k, counted from 0, before any final norm",
-        "d_model": plan.d_model,
-        "dtype": plan.dtype,
-        "compute_dtype": plan.compute_dtype,
-        "codec": plan.codec,
-        "batch_tokens": plan.batch_tokens,
-        "shard_rows": plan.shard_rows,
-        "chunk_rows": plan.chunk_rows,
-        "n_shards": plan.n_shards,
-        "sequences": len(plan.index),
-        "tokens": plan.tokens,
-        "target": plan.target,
-        "shared": [list(origin) for origin in plan.shared],
-    }
-
-
-def read_plan(root: Path) -> dict[str, Any]:
-    """Read plan.json.
-
-    Raises:
-        DamagedError: it is missing or not as it was written.
-        StoreError: it is of another version of the layout.
-    """
-    plan = read_checksummed_json(root / PLAN_FILE, PLAN_FIELDS)
-    if plan["schema"] != STORE_SCHEMA:
-        raise StoreError(
-            f"store {root}: its layout is version {plan['schema']}, this program reads "
-            f"{STORE_SCHEMA}. Read it with the latentqa that wrote it, or dump again."
-        )
-    return {**plan, "files": {name: FileDigest(*known) for name, known in plan["files"].items()}}
-
-
-def plan_files(root: Path) -> list[Path]:
-    """Return the files that `write_plan` wrote.
-
-    Raises:
-        DamagedError: plan.json is missing or not as it was written.
-    """
-    return [root / PLAN_FILE, *(root / name for name in read_plan(root)["files"])]

@@ -13,7 +13,7 @@ from typing import Any
 from activation_store.layout.arrays import CANARY_FILE, PLAN_FILE, ROOT_FILE
 from activation_store.layout.checksummed_json import read_checksummed_json, write_checksummed_json
 from activation_store.layout.commit_records import ShardCommit, read_commits
-from activation_store.layout.plan import PLAN_FIELDS
+from activation_store.layout.plan_files import PLAN_FIELDS
 from core.documents.canonical import digest
 from core.errors import DamagedError, StoreError
 

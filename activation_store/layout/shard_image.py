@@ -59,7 +59,7 @@ class ShardImage:
         for chunk, known in zip(self.chunks, self.checksums, strict=True):
             end = start + len(chunk)
             after = end + CHECKSUM_BYTES
-            if found[end:after].tobytes() != known or _checksum(found[start:end]) != known:
+            if found[end:after].tobytes() != known or crc32c_bytes(found[start:end]) != known:
                 return False
             start = after
         return True
@@ -86,7 +86,7 @@ def make_shard_image(
 
     def add(chunk: Array) -> None:
         chunks.append(chunk)
-        checksums.append(_checksum(chunk))
+        checksums.append(crc32c_bytes(chunk))
         hasher.update(chunk.data)
         hasher.update(checksums[-1])
 
@@ -113,5 +113,6 @@ def chunk_packer(dtype: str, codec: Codec) -> ChunkPacker | None:
     return lambda chunk: np.frombuffer(blosc.encode(chunk), np.uint8)
 
 
-def _checksum(chunk: Array) -> bytes:
+def crc32c_bytes(chunk: Array) -> bytes:
+    """Return the crc32c of a contiguous chunk as it stands behind it in a file."""
     return int(google_crc32c.value(chunk)).to_bytes(CHECKSUM_BYTES, "little")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,18 @@ from activation_store.layout.arrays import (
     COMMITS,
     INDEX_FILE,
     PLAN_FILE,
+    TOKEN_ARRAYS,
+    array_file,
+    array_of,
     layer_array,
     open_arrays,
-    shard_file,
     to_float32,
 )
-from activation_store.layout.file_digests import find_damage
+from activation_store.layout.file_digests import FileDigest, find_damage
 from activation_store.layout.index import SequenceIndex, SequenceSpan
-from activation_store.layout.plan import read_plan
+from activation_store.layout.plan_files import read_plan
 from activation_store.layout.root_record import read_committed
-from activation_store.read.shard_rows import ShardRows, map_shard
+from activation_store.read.shard_rows import ShardRows, map_chunk, map_shard
 from core.errors import DamagedError, DataError, StoreError
 from core.text.wording import shortened
 
@@ -66,7 +68,10 @@ class ActivationStore:
         self.root = root
         self.last_tokens = last_tokens
         self.plan: dict[str, Any] = read_plan(root)
-        for name, fault in find_damage(root, self.plan["files"]).items():
+        # token ids and segments grow with the store, and are checked when they are first read
+        files: dict[str, FileDigest] = self.plan["files"]
+        small = {name: known for name, known in files.items() if array_of(name) is None}
+        for name, fault in find_damage(root, small).items():
             raise DamagedError(f"store {root}: {name} is {fault}.", root / name)
         self.index = SequenceIndex.read(root / INDEX_FILE)
         self.layers: tuple[int, ...] = tuple(self.plan["layers"])
@@ -75,7 +80,8 @@ class ActivationStore:
         self.commits = read_committed(root, self.plan["digest"])
         self.complete = len(self.commits) == self.plan["n_shards"]
         self._arrays = open_arrays(root, self.layers)
-        self._shard_rows: int = self.plan["shard_rows"]
+        file_rows = {layer_array(layer): self.plan["shard_rows"] for layer in self.layers}
+        self._file_rows = file_rows | dict.fromkeys(TOKEN_ARRAYS, self.plan["token_rows"])
         self._checked: set[str] = set()
         self._cache: OrderedDict[tuple[str, int], ShardRows] = OrderedDict()
         self._cache_bytes = cache_mb << 20
@@ -165,23 +171,31 @@ class ActivationStore:
         Raises: as `read`.
         """
         try:
-            shard, row, n = self.index.rows_of(example_id)
+            _, row, n = self.index.rows_of(example_id)
         except KeyError:
             self.place(example_id)  # names it
             raise
-        start = row - shard * self._shard_rows
-        found = self._cache.get((name, shard))
-        if found is None or found.nbytes:  # a mapped shard costs nothing to keep, and needs no lock
+        number, start = divmod(row, self._file_rows[name])
+        found = self._cache.get((name, number))
+        if found is None or found.nbytes:  # a mapped file costs nothing to keep, and needs no lock
             with self._lock:
-                found = self._shard(name, shard)
+                found = self._file(name, number)
         return found.read(start, start + n)
 
     def tokens(self, example_id: str) -> np.ndarray[Any, Any]:
-        """Read the token ids [T] int32 of one example."""
+        """Read the token ids [T] int32 of one example, whether its shard is committed or not.
+
+        Raises:
+            DataError: the example is not in the store.
+            DamagedError: the bytes are not those that were written with the plan.
+        """
         return self.rows("tokens", example_id)
 
     def segments(self, example_id: str) -> np.ndarray[Any, Any]:
-        """Read the segment codes [T] uint8 of one example (activation_store/tokens/tokens.py)."""
+        """Read the segment codes [T] uint8 of one example (activation_store/tokens/tokens.py).
+
+        Raises: as `tokens`.
+        """
         return self.rows("segments", example_id)
 
     def __contains__(self, example_id: str) -> bool:
@@ -201,50 +215,60 @@ class ActivationStore:
             )
         return placed.keep_last(self.last_tokens)
 
-    def _shard(self, name: str, shard: int) -> ShardRows:
-        key = (name, shard)
+    def _file(self, name: str, number: int) -> ShardRows:
+        """Return the rows of one file of the array `name`."""
+        key = (name, number)
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key]
-        self._check(name, shard)
-        self._cache[key] = found = self._open(name, shard)
+        self._check(name, number)
+        self._cache[key] = found = self._open(name, number)
         while len(self._cache) > 1 and (
             self.cached_bytes > self._cache_bytes or len(self._cache) > MAX_MAPPED
         ):
             self._cache.popitem(last=False)
         return found
 
-    def _open(self, name: str, shard: int) -> ShardRows:
-        size, array = self.plan["shard_rows"], self._arrays[name]
+    def _open(self, name: str, number: int) -> ShardRows:
+        size, array = self._file_rows[name], self._arrays[name]
+        path = self.root / array_file(name, number)
+        if name in TOKEN_ARRAYS:
+            return map_chunk(path, rows=size, dtype=array.dtype)
         if self.codec != "raw" and name.startswith("acts/"):
-            values = np.asarray(array[shard * size : (shard + 1) * size])
+            values = np.asarray(array[number * size : (number + 1) * size])
             values.flags.writeable = False  # callers get views of what the next caller gets
             return ShardRows([values], nbytes=values.nbytes)
         return map_shard(
-            self.root / shard_file(name, shard),
+            path,
             rows=size,
             chunk_rows=self.plan["chunk_rows"],
             width=array.shape[1:],
             dtype=array.dtype,
         )
 
-    def _check(self, name: str, shard: int) -> None:
-        commit = self.commits.get(shard)
-        if commit is None:
-            raise StoreError(
-                f"store {self.root}: shard {shard} is not committed yet "
-                f"({len(self.commits)} of {self.plan['n_shards']} are). Finish the dump."
-            )
-        relative = shard_file(name, shard)
+    def _check(self, name: str, number: int) -> None:
+        relative = array_file(name, number)
         if relative in self._checked:
             return
-        for fault in find_damage(self.root, {relative: commit.files[relative]}).values():
+        known, record = self._record_of(name, number)
+        for fault in find_damage(self.root, {relative: known[relative]}).values():
             raise DamagedError(
-                f"store {self.root}: {relative} (shard {shard}, record {COMMITS}/{shard:06d}.json) "
-                f"is {fault} since it was committed.",
+                f"store {self.root}: {relative} ({record}) is {fault} since it was written.",
                 self.root / relative,
             )
         self._checked.add(relative)
+
+    def _record_of(self, name: str, number: int) -> tuple[Mapping[str, FileDigest], str]:
+        """Return the digests among which a file's is, and the words for where they stand."""
+        if name in TOKEN_ARRAYS:
+            return self.plan["files"], PLAN_FILE
+        commit = self.commits.get(number)
+        if commit is None:
+            raise StoreError(
+                f"store {self.root}: shard {number} is not committed yet "
+                f"({len(self.commits)} of {self.plan['n_shards']} are). Finish the dump."
+            )
+        return commit.files, f"shard {number}, record {COMMITS}/{number:06d}.json"
 
 
 def _short(value: str | None) -> str:

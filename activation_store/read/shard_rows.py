@@ -1,7 +1,8 @@
-"""One shard of one array as rows, memory-mapped where it is raw.
+"""One file of one array as rows, memory-mapped where it is raw.
 
 In a raw shard file (activation_store/layout/shard_image.py) the rows of a chunk are stored
-uncompressed, so they can be read from the memory map without decoding.
+uncompressed, so they can be read from the memory map without decoding. A file of token ids or
+segments (activation_store/layout/plan_files.py) is one such chunk.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from core.errors import DamagedError
 
 
 class ShardRows:
-    """Rows of one shard; read-only.
+    """Rows of one file; read-only.
 
     Args:
         chunks: its rows in order, equally many in each chunk, read-only.
@@ -30,7 +31,7 @@ class ShardRows:
         self._chunks, self._chunk_rows, self.nbytes = chunks, len(chunks[0]), nbytes
 
     def read(self, start: int, stop: int) -> np.ndarray[Any, Any]:
-        """Return rows `start` to `stop` of the shard, read-only.
+        """Return rows `start` to `stop` of the file, read-only.
 
         Returns:
             [stop - start, ...], a view within a chunk and a copy across chunks.
@@ -48,6 +49,23 @@ class ShardRows:
         )
         out.flags.writeable = False
         return out
+
+
+def map_chunk(path: Path, *, rows: int, dtype: np.dtype[Any]) -> ShardRows:
+    """Map a file of token ids or segments into memory.
+
+    Args:
+        path: the file, whose bytes were checked.
+        rows: its rows.
+        dtype: the type in which it is stored.
+
+    Raises:
+        DamagedError: it is not laid out as so many rows.
+    """
+    raw = np.asarray(np.memmap(path, np.uint8, "r"))
+    if len(raw) != rows * dtype.itemsize + CHECKSUM_BYTES:
+        raise DamagedError(f"{path}: not a chunk of {rows} rows.", path)
+    return ShardRows([raw[:-CHECKSUM_BYTES].view(dtype)])
 
 
 def map_shard(

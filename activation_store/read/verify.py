@@ -1,8 +1,8 @@
 """Verification of every byte of a store against what was committed, with the store alone.
 
-plan.json has the digests of metadata and index, each commit record those of its shard's files,
-root.json covers the plan and the records, and canary.json, written last, names the root and says
-that the store is finished.
+plan.json has the digests of metadata, index and tokens, each commit record those of its shard's
+files, root.json covers the plan and the records, and canary.json, written last, names the root and
+says that the store is finished.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from activation_store.layout.arrays import (
     CANARY_FILE,
     PLAN_FILE,
     ROOT_FILE,
-    array_names,
-    shard_file,
+    array_file,
+    array_of,
+    layer_array,
 )
 from activation_store.layout.commit_records import (
     ShardCommit,
@@ -26,7 +27,7 @@ from activation_store.layout.commit_records import (
     read_commit,
 )
 from activation_store.layout.file_digests import Damage, find_damage
-from activation_store.layout.plan import read_plan
+from activation_store.layout.plan_files import read_plan
 from activation_store.layout.root_record import read_canary, read_root
 from core.errors import DamagedError, StoreError
 
@@ -108,10 +109,13 @@ def verify(root: Path) -> VerificationReport:
         found += _unverified(root, present, recorded.values())
     else:
         damage = find_damage(root, plan["files"])
-        found += [DamagedFile(file=name, fault=fault) for name, fault in damage.items()]
+        found += [
+            DamagedFile(file=name, fault=fault, array=array_of(name))
+            for name, fault in damage.items()
+        ]
     for shard, commit in recorded.items():
         found += [
-            DamagedFile(file=name, fault=fault, shard=shard, array=name.split("/c/")[0])
+            DamagedFile(file=name, fault=fault, shard=shard, array=array_of(name))
             for name, fault in find_damage(root, commit.files).items()
         ]
     finished = CANARY_FILE in present
@@ -181,7 +185,7 @@ def _compare_names(root: Path, plan: dict[str, Any], present: set[str]) -> Itera
     for shard in range(plan["n_shards"]):
         record = commit_path(root, shard)
         names.add(record.relative_to(root).as_posix())
-        names |= {shard_file(name, shard) for name in array_names(tuple(plan["layers"]))}
+        names |= {array_file(layer_array(layer), shard) for layer in plan["layers"]}
         if not record.is_file():
             yield _damaged(record, root, shard=shard)
     for name in present - names:

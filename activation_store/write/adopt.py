@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from activation_store.layout.arrays import CANARY_FILE, PLAN_FILE, ROOT_FILE
+from activation_store.layout.arrays import CANARY_FILE, PLAN_FILE, ROOT_FILE, array_of
 from activation_store.layout.checksummed_json import checksummed_json
 from activation_store.layout.commit_records import commit_path
 from activation_store.layout.config import CaptureConfig
@@ -79,7 +79,7 @@ def _adopt(
         sequences=len(store.index),
         tokens=store.index.tokens,
         bytes=written,
-        raw_bytes=sum(f.size for c in store.commits.values() for f in c.files.values()),
+        raw_bytes=sum(size for name, (size, _) in _known_files(store).items() if array_of(name)),
         tokens_per_second=0.0,
         forward_tokens=0,
         shared_shards=len(store.commits),
@@ -138,9 +138,7 @@ def _link_files(store: ActivationStore, out: Path) -> int:
     Raises:
         DamagedError: a file is not as it was committed.
     """
-    known: dict[str, FileDigest] = dict(store.plan["files"])
-    for commit in store.commits.values():
-        known |= commit.files
+    known = _known_files(store)
     for name, digest in known.items():
         if not link_verified(store.root / name, out / name, digest):
             raise DamagedError(
@@ -154,3 +152,11 @@ def _link_files(store: ActivationStore, out: Path) -> int:
     write_files({out / CANARY_FILE: copies[CANARY_FILE]})
     fsync_dir(out)
     return sum(digest.size for digest in known.values()) + sum(map(len, copies.values()))
+
+
+def _known_files(store: ActivationStore) -> dict[str, FileDigest]:
+    """Return the files of the plan and of all shards, by path below the store."""
+    known: dict[str, FileDigest] = dict(store.plan["files"])
+    for commit in store.commits.values():
+        known |= commit.files
+    return known

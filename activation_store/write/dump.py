@@ -25,7 +25,8 @@ from activation_store.layout.commit_records import (
 )
 from activation_store.layout.config import CaptureConfig
 from activation_store.layout.file_digests import find_damage
-from activation_store.layout.plan import Plan, plan_files, write_plan
+from activation_store.layout.plan import Plan
+from activation_store.layout.plan_files import plan_files, write_plan
 from activation_store.layout.root_record import read_root, write_root
 from activation_store.model_files.files import ModelFiles
 from activation_store.read.reader import ActivationStore
@@ -52,7 +53,7 @@ class DumpResult:
     Attributes:
         tokens: of all sequences.
         bytes: of all files of the store.
-        raw_bytes: of all shards under the codec `raw`.
+        raw_bytes: of all arrays under the codec `raw`.
         tokens_per_second: of the target's, forward passes and writing; 0 where none was left to do.
         forward_tokens: tokens that the target was run on.
         shared_shards: shards that are laid out as in another store.
@@ -139,7 +140,7 @@ def _dump(
     with storage_errors(out):
         plan = plan_store(out, prepared, reusable)
         _check_size(plan, runtime)
-        write_plan(out, plan, prepared.dropped)
+        write_plan(out, plan, prepared.tokens, prepared.dropped)
         missing = _find_missing_shards(out, plan)
         done = plan.tokens - sum(map(plan.shard_tokens, missing))
 

@@ -73,9 +73,8 @@ def store_size(
         whole = values[: len(values) // chunk * chunk]
         image = make_shard_image(whole, chunk, chunk_packer(plan.dtype, "lossless"))
         bytes_per_token += image.digest.size / len(whole)
-    ids_and_segments = 5 * plan.n_shards * plan.shard_rows
     return StoreSize(
         tokens=plan.tokens,
         raw_bytes=plan.raw_bytes,
-        lossless_bytes=round(bytes_per_token * plan.tokens) + ids_and_segments,
+        lossless_bytes=round(bytes_per_token * plan.tokens) + plan.token_bytes,
     )

@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from activation_store.layout.arrays import INDEX_FILE, layer_array, shard_file
+from activation_store.layout.arrays import INDEX_FILE, array_file, layer_array
 from activation_store.layout.file_digests import FileDigest, find_damage
 from activation_store.layout.index import SequenceIndex
-from activation_store.layout.plan import Plan, SharedShard, read_plan
+from activation_store.layout.plan import Plan, SharedShard
+from activation_store.layout.plan_files import read_plan
 from activation_store.layout.root_record import read_canary
 from activation_store.read.reader import ActivationStore
 from activation_store.tokens.token_table import TokenTable
@@ -87,7 +88,7 @@ class ReusableStores:
         for store in self._stores:
             if store.plan["digest"] != origin or not _has_layout(store, plan):
                 continue
-            there, here = shard_file(name, there_shard), shard_file(name, shard)
+            there, here = array_file(name, there_shard), array_file(name, shard)
             known = store.commits[there_shard].files.get(there)
             if known is None:
                 continue
@@ -202,6 +203,5 @@ def link_verified(there: Path, here: Path, known: FileDigest) -> bool:
     else:
         os.replace(aside, here)
         aside.unlink(missing_ok=True)  # two names of one file: then a rename does nothing
-    for folder in (here.parent, here.parent.parent):
-        fsync_dir(folder)
+    fsync_dir(here.parent)
     return True

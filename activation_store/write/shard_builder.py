@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from activation_store.layout.arrays import PHYSICAL, layer_array, shard_file
+from activation_store.layout.arrays import PHYSICAL, array_file, layer_array
 from activation_store.layout.file_digests import FileDigest
 from activation_store.layout.index import SequenceSpan
 from activation_store.layout.plan import Plan
@@ -72,7 +72,7 @@ class ShardBuilder:
         self.content: dict[str, np.ndarray[Any, Any]] = {}
         self._plan, self._tokens, self._reusable = plan, tokens, reusable
         self._layers = [
-            k for k in plan.layers if shard_file(layer_array(k), shard) not in reused_files
+            k for k in plan.layers if array_file(layer_array(k), shard) not in reused_files
         ]
         self._batches = list(plan.batches(shard))
         self._left = len(self._batches)
@@ -107,7 +107,7 @@ class ShardBuilder:
     def put(self, batch: ShardBatch) -> None:
         """Put the rows of a batch in place, once its copy to the CPU has ended."""
         if not self.content:
-            self.content = begin_shard(self._plan, self.shard, self._tokens, self._layers)
+            self.content = begin_shard(self._plan, self._layers)
         for layer, s, bits in batch.reused:
             self.content[layer_array(layer)][self._plan.rows_of(s)] = bits
         for copy, sequences in batch.computed:
@@ -119,17 +119,7 @@ class ShardBuilder:
         self._left -= 1
 
 
-def begin_shard(
-    plan: Plan, shard: int, tokens: TokenTable, layers: Iterable[int]
-) -> dict[str, np.ndarray[Any, Any]]:
-    """Return a shard's arrays by name: token ids and segments, and zeros for activations."""
+def begin_shard(plan: Plan, layers: Iterable[int]) -> dict[str, np.ndarray[Any, Any]]:
+    """Return a shard's activations at these layers by array, all zeros."""
     wide = (plan.shard_rows, plan.d_model)
-    content: dict[str, np.ndarray[Any, Any]] = {
-        "tokens": np.zeros(plan.shard_rows, np.int32),
-        "segments": np.zeros(plan.shard_rows, np.uint8),
-        **{layer_array(k): np.zeros(wide, PHYSICAL[plan.dtype]) for k in layers},
-    }
-    for s in plan.shard(shard):
-        own, rows = tokens[s.example_id], plan.rows_of(s)
-        content["tokens"][rows], content["segments"][rows] = own.ids, own.segments
-    return content
+    return {layer_array(k): np.zeros(wide, PHYSICAL[plan.dtype]) for k in layers}

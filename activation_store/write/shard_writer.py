@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from activation_store.layout.arrays import shard_file, to_float32
+from activation_store.layout.arrays import array_file, to_float32
 from activation_store.layout.commit_records import ShardCommit, make_shard_folders, write_commits
 from activation_store.layout.file_digests import FileDigest
 from activation_store.layout.plan import Plan
@@ -28,26 +28,25 @@ from core.errors import DamagedError, StoreError
 from core.files import fsync_dir, fsync_file, storage_errors
 
 ShardContent = Mapping[str, np.ndarray[Any, Any]]
-"""[shard_rows, ...] by array name, in the arrays' own types."""
+"""Activations [shard_rows, d_model] by array name, in the arrays' own type."""
 
 IN_MEMORY = 4
-"""Shards under way at once where they come faster than the disk takes them: one is digested or
-read back, one is written, and two are synced."""
+"""Shards under way at once where they come faster than the disk takes them: two are digested,
+written or read back, and two are synced."""
 _PIECES_A_WRITE = 512
 """Pieces of a file that one call writes; systems allow 1,024."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Stages:
-    """Locks of the stages of a commit: digesting (and reading back), writing, syncing.
+    """How many commits may be where the CPU works (digesting, writing, reading back), and syncing.
 
-    Commits in the same stage would wait for the disk together, and leave the CPU idle. Two may
+    Commits that all were in one would wait for the disk together, and leave the CPU idle. Two may
     sync, as the disk would else idle from one to the next; of more, each would wait for the bytes
     of all, which a file system puts down before its journal.
     """
 
-    digest: threading.Lock = field(default_factory=threading.Lock)
-    write: threading.Lock = field(default_factory=threading.Lock)
+    work: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(2))
     sync: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(2))
 
 
@@ -82,7 +81,7 @@ class ShardWriter:
             reused: the shard's files that are there and durable already, by path below the store.
 
         Raises: what an earlier commit met:
-            StoreError: an activation is not finite, or a token id is negative.
+            StoreError: an activation is not finite.
             DamagedError: what was read back is not what was written.
             StorageError: the disk is full.
         """
@@ -125,7 +124,8 @@ class ShardWriter:
 
     def _publish(self) -> None:
         """Publish all commits that are ready, so that they share the syncs of folders."""
-        _publish(self._root, [self._ready.popleft() for _ in range(len(self._ready))])
+        if self._ready:
+            _publish(self._root, [self._ready.popleft() for _ in range(len(self._ready))])
 
 
 def _write_verified(
@@ -138,17 +138,15 @@ def _write_verified(
     """
     images = {}
     with storage_errors(root):
-        with stages.digest:
+        with stages.work:
             for name, values in content.items():
-                images[shard_file(name, shard)] = _image(plan, shard, name, values)
-        with stages.write:
+                images[array_file(name, shard)] = _image(plan, shard, name, values)
             for file, image in images.items():
-                (root / file).parent.mkdir(parents=True, exist_ok=True)
                 _write_image(root / file, image)
         with stages.sync:
             for file in images:
                 fsync_file(root / file)
-        with stages.digest:
+        with stages.work:
             for file, image in images.items():
                 _read_back(root / file, image)
     return {file: image.digest for file, image in images.items()}
@@ -156,14 +154,8 @@ def _write_verified(
 
 def _publish(root: Path, commits: Sequence[ShardCommit]) -> None:
     """Make the names of shards' files durable, each folder once, then write their records."""
-    folders: dict[Path, None] = {}
-    for file in (file for commit in commits for file in commit.files):
-        folder = (root / file).parent
-        folders[folder] = None
-        if folder.name != "c":  # a folder of the shard's own, and new
-            folders[folder.parent] = None
     with storage_errors(root):
-        for folder in folders:
+        for folder in {(root / file).parent for commit in commits for file in commit.files}:
             fsync_dir(folder)
     write_commits(root, commits)
 
@@ -172,12 +164,8 @@ def _image(plan: Plan, shard: int, name: str, values: np.ndarray[Any, Any]) -> S
     """Make the file of array `name` with the rows `values` of `shard`.
 
     Raises:
-        StoreError: an activation is not finite, or a token id is negative.
+        StoreError: an activation is not finite.
     """
-    if not name.startswith("acts/"):
-        if name == "tokens" and (values < 0).any():
-            raise StoreError(f"shard {shard}: a token id is negative.")
-        return make_shard_image(values, plan.chunk_rows)
 
     def check(chunk: np.ndarray[Any, Any]) -> None:
         if not _all_finite(chunk, plan.dtype):

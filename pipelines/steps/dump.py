@@ -31,7 +31,7 @@ def dump_step(conversations: str) -> Step:
     """Return the step, which reads what the step `conversations` makes."""
     return Step(
         name=DUMP,
-        version=4,
+        version=5,
         entry="activation_store.write.dump",
         run=_dump,
         config=lambda experiment: deciding(plain(experiment.dump, CaptureConfig)),
@@ -92,7 +92,7 @@ def compare_store(experiment: Experiment, outside: ExternalInputs) -> str | None
         ConfigError: the experiment names a setting, and the store has another.
         StoreError: the store's plan cannot be read.
     """
-    from activation_store.layout.plan import read_plan
+    from activation_store.layout.plan_files import read_plan
 
     if outside.store is None:
         return None
@@ -126,7 +126,7 @@ def store_digests(folder: Path) -> StoreDigests:
     """
     from activation_store.layout.arrays import INDEX_FILE
     from activation_store.layout.index import SequenceIndex
-    from activation_store.layout.plan import read_plan
+    from activation_store.layout.plan_files import read_plan
     from activation_store.layout.root_record import read_root
 
     plan = read_plan(folder)

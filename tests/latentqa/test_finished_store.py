@@ -94,7 +94,7 @@ def test_a_damaged_finished_store_is_refused_in_one_line_and_stays(
     record.write_bytes(kept)
     shutil.copytree(store, tmp_path / "copied")
     for damaged in (store, tmp_path / "copied"):
-        shard = damaged / "acts" / "L1" / "c" / "0" / "0"
+        shard = damaged / "acts" / "L1" / "c.0.0"
         content = bytearray(shard.read_bytes())
         content[2000] ^= 1
         shard.unlink()  # its bytes may be those of other stores too
@@ -102,7 +102,7 @@ def test_a_damaged_finished_store_is_refused_in_one_line_and_stays(
         code, _, err = run(*there, f"dump.store={damaged}", "--set", "dump.max_tokens=1000")
         assert code == 2
         assert (
-            "acts/L1/c/0/0 is not as it was committed. It is the store named in dump.store" in err
+            "acts/L1/c.0.0 is not as it was committed. It is the store named in dump.store" in err
         )
         assert "again:" not in err
         assert shard.read_bytes() == content

@@ -115,15 +115,15 @@ def test_a_whole_store_verifies(store: Path, run: Run) -> None:
 
 
 def test_verify_has_a_line_for_each_finding(store: Path, run: Run) -> None:
-    stores.flip(store / "acts/L0/c/0/0")
-    (store / "tokens/c/1").unlink()
+    stores.flip(store / "acts/L0/c.0.0")
+    (store / "tokens/c.0").unlink()
     stores.truncate(store / "index.parquet")
     code, out, err = run("store", "verify", str(store))
     assert code == 1
     assert out.splitlines() == [
-        "acts/L0/c/0/0 (shard 0, acts/L0): changed",
+        "acts/L0/c.0.0 (shard 0, acts/L0): changed",
         "index.parquet: truncated",
-        "tokens/c/1 (shard 1, tokens): missing",
+        "tokens/c.0: missing",
     ]
     assert err == (
         f"latentqa: store {store}: 3 of its files are damaged. "

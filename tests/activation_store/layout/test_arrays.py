@@ -8,7 +8,14 @@ from zarr.core import sync
 
 from activation_store.layout.arrays import array_metadata, stop_zarr
 
-SHAPE = {"rows": 256, "d_model": 4, "layers": (1,), "shard_rows": 256, "chunk_rows": 64}
+SHAPE = {
+    "rows": 256,
+    "d_model": 4,
+    "layers": (1,),
+    "shard_rows": 256,
+    "chunk_rows": 64,
+    "token_rows": 256,
+}
 
 
 def test_zarrs_loop_has_ended_when_zarr_closes_it_however_busy_the_machine_is() -> None:

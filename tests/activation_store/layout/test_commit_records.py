@@ -34,7 +34,7 @@ def test_a_record_counts_and_digests_its_shard(whole: Path) -> None:
         own = [placed for placed in store.index.values() if placed.shard == shard]
         assert commit.sequences == len(own)
         assert commit.tokens == sum(placed.n_tokens for placed in own)
-        assert len(commit.files) == 4  # two layers, tokens, segments
+        assert len(commit.files) == 2  # layers
         assert find_damage(whole, commit.files) == {}
 
 

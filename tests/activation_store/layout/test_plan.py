@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from activation_store.layout.config import CaptureConfig
-from activation_store.layout.plan import Plan, describe_plan, plan_layout
+from activation_store.layout.plan import Plan, plan_layout
+from activation_store.layout.plan_files import describe_plan
 from activation_store.tokens.token_table import TokenTable
 from activation_store.tokens.tokens import Tokens
 from core.errors import ConfigError

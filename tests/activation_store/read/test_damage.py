@@ -23,11 +23,11 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "deleted": Path.unlink,
     "emptied": lambda path: path.write_bytes(b"") and None,  # type: ignore[dict-item]
 }
-SHARD_FILES = {
-    "acts/L0/c/1/0": ("acts/L0", 1),
-    "acts/L2/c/3/0": ("acts/L2", 3),
-    "tokens/c/0": ("tokens", 0),
-    "segments/c/2": ("segments", 2),
+ARRAY_FILES = {
+    "acts/L0/c.1.0": ("acts/L0", 1),
+    "acts/L2/c.3.0": ("acts/L2", 3),
+    "tokens/c.0": ("tokens", None),
+    "segments/c.0": ("segments", None),
 }
 METADATA = [
     "plan.json",
@@ -60,14 +60,14 @@ def test_an_undamaged_store_reads_and_verifies(whole: Path) -> None:
     assert verdict.files == len(stores.files(whole))
 
 
-@pytest.mark.parametrize("file", SHARD_FILES)
+@pytest.mark.parametrize("file", ARRAY_FILES)
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_shard_file_is_noticed_and_named(damage: str, file: str, store: Path) -> None:
+def test_a_damaged_array_file_is_noticed_and_named(damage: str, file: str, store: Path) -> None:
     DAMAGES[damage](store / file)
     with pytest.raises(DamagedError, match=f"{file} ") as caught:
         read_all(store)
     assert caught.value.path == store / file
-    array, shard = SHARD_FILES[file]
+    array, shard = ARRAY_FILES[file]
     faults: dict[str, Damage] = {"flipped": "changed", "deleted": "missing"}
     fault = faults.get(damage, "truncated")
     assert verify(store).damaged == (DamagedFile(file=file, fault=fault, shard=shard, array=array),)
@@ -88,7 +88,7 @@ def test_files_whose_digests_are_lost_with_the_plan_are_unverified(store: Path) 
     (store / "plan.json").unlink()
     found = {damaged.file for damaged in verify(store).damaged if damaged.fault == "unverified"}
     assert {"zarr.json", "index.parquet", "dropped.parquet", "acts/L0/zarr.json"} <= found
-    assert not any("/c/" in name or name.startswith("commits/") for name in found)
+    assert not any(name.startswith(("acts/L0/c.", "commits/")) for name in found)
 
 
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "emptied"])
@@ -147,8 +147,8 @@ def test_the_root_of_another_store_is_a_finding(
         ("plan.json", "dropped.parquet"),
         ("commits/000000.json", "commits/000001.json"),
         ("commits/000000.json", "root.json"),
-        ("acts/L0/c/1/0", "acts/L0/c/2/0"),
-        ("acts/L0/c/1/0", "acts/L2/c/1/0"),
+        ("acts/L0/c.1.0", "acts/L0/c.2.0"),
+        ("acts/L0/c.1.0", "acts/L2/c.1.0"),
         ("tokens/zarr.json", "segments/zarr.json"),
     ],
 )
@@ -164,7 +164,7 @@ def test_a_store_of_another_layout_is_refused(store: Path) -> None:
     write_checksummed_json(
         store / "plan.json", {**read_checksummed_json(store / "plan.json"), "schema": 7}
     )
-    with pytest.raises(StoreError, match=r"layout is version 7, this program reads 3"):
+    with pytest.raises(StoreError, match=r"layout is version 7, this program reads 4"):
         ActivationStore(store)
 
 
@@ -179,42 +179,41 @@ def test_a_damaged_canary_or_list_of_dropped_rows_is_a_finding(damage: str, stor
 
 
 def test_a_file_of_no_shard_is_a_finding(store: Path) -> None:
-    (store / "acts" / "L0" / "c" / "99").mkdir()
-    (store / "acts" / "L0" / "c" / "99" / "0").write_bytes(b"x")
-    assert verify(store).damaged == (DamagedFile(file="acts/L0/c/99/0", fault="extra"),)
+    (store / "acts" / "L0" / "c.99.0").write_bytes(b"x")
+    assert verify(store).damaged == (DamagedFile(file="acts/L0/c.99.0", fault="extra"),)
 
 
 def test_every_flipped_byte_of_a_shard_file_is_found(store: Path) -> None:
-    path = store / "segments" / "c" / "0"
+    path = store / "segments" / "c.0"
     whole = path.read_bytes()
     for i in range(0, len(whole), 23):
         path.write_bytes(whole[:i] + bytes([whole[i] ^ 1]) + whole[i + 1 :])
-        assert [finding.file for finding in verify(store).damaged] == ["segments/c/0"]
+        assert [finding.file for finding in verify(store).damaged] == ["segments/c.0"]
 
 
 def test_several_faults_are_all_found(store: Path) -> None:
-    stores.flip(store / "acts/L0/c/1/0")
-    (store / "tokens/c/0").unlink()
-    stores.truncate(store / "segments/c/2")
+    stores.flip(store / "acts/L0/c.1.0")
+    (store / "tokens/c.0").unlink()
+    stores.truncate(store / "segments/c.0")
     assert [str(finding) for finding in verify(store).damaged] == [
-        "acts/L0/c/1/0 (shard 1, acts/L0): changed",
-        "segments/c/2 (shard 2, segments): truncated",
-        "tokens/c/0 (shard 0, tokens): missing",
+        "acts/L0/c.1.0 (shard 1, acts/L0): changed",
+        "segments/c.0: truncated",
+        "tokens/c.0: missing",
     ]
 
 
 def test_shards_are_checked_even_where_the_plan_is_lost(store: Path) -> None:
     (store / "plan.json").unlink()
-    stores.flip(store / "tokens/c/0")
+    stores.flip(store / "acts/L2/c.0.0")
     verdict = verify(store)
     assert verdict.planned is None
     judged = [damaged.file for damaged in verdict.damaged if damaged.fault != "unverified"]
-    assert judged == ["plan.json", "tokens/c/0"]
+    assert judged == ["acts/L2/c.0.0", "plan.json"]
 
 
 def test_a_dump_under_way_is_judged_by_what_is_committed(store: Path) -> None:
     stores.uncommit(store, 1)
-    (store / "tokens/c/1").unlink()
+    (store / "acts/L0/c.1.0").unlink()
     verdict = verify(store)
     assert verdict.damaged == ()
     assert not verdict.finished
@@ -231,10 +230,10 @@ def test_no_store_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "bad"),
     [
-        (list(SHARD_FILES)[:2], {1, 3}),
+        (list(ARRAY_FILES), {1, 3}),
         (["commits/000001.json"], set()),
         (["commits/000001.json", "root.json"], {1}),
-        (["tokens/c/0", "commits/000000.json"], {0}),
+        (["acts/L0/c.0.0", "commits/000000.json"], {0}),
         (METADATA, set()),
         (["canary.json", "dropped.parquet"], set()),
     ],

@@ -31,7 +31,7 @@ def test_the_store_is_the_same_and_its_shards_are_on_the_disk_once(
     assert verify(tmp_path / "out").damaged == ()
     assert result.bytes == sum(map(len, stores.contents(whole).values()))
     assert (result.forward_tokens, result.dropped) == (0, {})
-    for name in ("acts/L0/c/0/0", "tokens/c/1"):
+    for name in ("acts/L0/c.0.0", "tokens/c.0"):
         assert (tmp_path / "out" / name).stat().st_ino == (whole / name).stat().st_ino
 
 
@@ -71,7 +71,7 @@ def test_a_store_that_is_not_finished_or_not_there_is_refused(
 def test_a_damaged_store_is_refused_by_file(
     rows: Path, model: ModelFiles, store: Path, tmp_path: Path
 ) -> None:
-    stores.flip(store / "acts/L0/c/1/0")
-    with pytest.raises(StoreError, match=r"acts/L0/c/1/0 is not as it was committed"):
+    stores.flip(store / "acts/L0/c.1.0")
+    with pytest.raises(StoreError, match=r"acts/L0/c.1.0 is not as it was committed"):
         adopt(store, tmp_path / "out", rows, model)
     assert not (tmp_path / "out" / "canary.json").exists()

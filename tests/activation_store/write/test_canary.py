@@ -15,6 +15,7 @@ import torch
 import transformers
 from transformers import MambaConfig, MixtralConfig, MllamaConfig, RwkvConfig
 
+from activation_store.layout import plan_files
 from activation_store.layout.commit_records import list_commit_paths
 from activation_store.layout.plan import Plan, plan_layout
 from activation_store.model_files.files import ModelFiles, resolve_model
@@ -183,22 +184,39 @@ def test_another_adapter_is_refused(
     assert loaded == [adapted.adapter] * 2
 
 
-def test_rows_filed_under_another_example_are_refused(
+def misfiled(tokens: TokenTable) -> TokenTable:
+    """Return a table in which each example has the tokens of the next, cut or repeated to fit."""
+    others = list(tokens.values())[1:] + list(tokens.values())[:1]
+    sizes = [len(value.ids) for value in tokens.values()]
+    fitted = [
+        Tokens(np.resize(t.ids, n), np.resize(t.segments, n), 0)
+        for t, n in zip(others, sizes, strict=True)
+    ]
+    return TokenTable(zip(tokens, fitted, strict=True))
+
+
+def test_activations_filed_under_another_example_are_refused(
     rows: Path, model: ModelFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = capture_shards.capture_shards
 
-    def misfiled(plan: Plan, shards: Iterable[int], *, tokens: TokenTable, **named: Any) -> Any:
-        others = list(tokens.values())[1:] + list(tokens.values())[:1]
-        sizes = [len(value.ids) for value in tokens.values()]
-        fitted = [
-            Tokens(np.resize(t.ids, n), np.resize(t.segments, n), 0)
-            for t, n in zip(others, sizes, strict=True)
-        ]
-        wrong = TokenTable(zip(tokens, fitted, strict=True))
-        return plain(plan, shards, tokens=wrong, **named)
+    def wrong(plan: Plan, shards: Iterable[int], *, tokens: TokenTable, **named: Any) -> Any:
+        return plain(plan, shards, tokens=misfiled(tokens), **named)
 
-    monkeypatch.setattr(dump, "capture_shards", misfiled)
+    monkeypatch.setattr(dump, "capture_shards", wrong)
+    with pytest.raises(StoreError, match=r"canary: layer 0 of example .* differs from a plain"):
+        stores.fill(rows, tmp_path, model)
+
+
+def test_tokens_filed_under_another_example_are_refused(
+    rows: Path, model: ModelFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = plan_files.write_plan
+
+    def wrong(root: Path, plan: Plan, tokens: TokenTable, *more: Any) -> None:
+        plain(root, plan, misfiled(tokens), *more)
+
+    monkeypatch.setattr(dump, "write_plan", wrong)
     with pytest.raises(StoreError, match="canary: the store holds other tokens than those of"):
         stores.fill(rows, tmp_path, model)
 

@@ -15,7 +15,8 @@ import torch
 from store_kills import kill_until_done, seconds_of_a_writer
 
 from activation_store.layout.commit_records import list_commit_paths
-from activation_store.layout.plan import Plan, write_plan
+from activation_store.layout.plan import Plan
+from activation_store.layout.plan_files import write_plan
 from activation_store.layout.root_record import root_digest
 from activation_store.model_files.files import ModelFiles
 from activation_store.target.load import load_model
@@ -33,7 +34,7 @@ def started(rows: Path, model: ModelFiles, tmp_path: Path) -> Started:
     prepared = prepare_dump(rows, stores.CAPTURE, model)
     plan = prepared.make_plan()
     out = tmp_path / "started"
-    write_plan(out, plan)
+    write_plan(out, plan, prepared.tokens)
     net = load_model(model, dtype="float32", device=torch.device("cpu"))
     return out, plan, prepared.tokens, net
 

@@ -98,8 +98,8 @@ def test_what_a_killed_writer_left_is_neither_taken_nor_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     stores.uncommit(store, *range(shards, len(commits.list_commit_paths(store))))
-    (store / "acts" / "L0" / "c" / "4" / "0").write_bytes(b"half")
-    (store / "acts" / "L0" / "c" / "4" / "0.abc.partial").write_bytes(b"half")
+    (store / "acts" / "L0" / "c.4.0").write_bytes(b"half")
+    (store / "acts" / "L0" / "c.4.0.abc.partial").write_bytes(b"half")
     (store / "commits" / ".000004.json.1.2.tmp").write_bytes(b"{")
     left = read_checksummed_json(store / "plan.json")["tokens"] - committed_tokens(store)
     counted = stores.CountedTokens(monkeypatch)

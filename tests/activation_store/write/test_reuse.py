@@ -60,7 +60,7 @@ def same_rows(one: Path, other: Path, layers: Sequence[int]) -> int:
 
 
 def inodes(root: Path) -> set[int]:
-    return {path.stat().st_ino for path in root.glob("acts/*/c/*/0")}
+    return {path.stat().st_ino for path in root.glob("acts/*/c.*.0")}
 
 
 def test_a_grown_dataset_computes_its_new_rows_alone_and_shares_the_shards(
@@ -85,7 +85,7 @@ def test_a_store_outlives_the_one_that_it_shares_with(
     before = stores.contents(tmp_path / "more")
     shutil.rmtree(store)
     assert verify(tmp_path / "more").damaged == ()
-    stores.flip(tmp_path / "more" / "acts/L0/c/1/0")
+    stores.flip(tmp_path / "more" / "acts/L0/c.1.0")
     counts = filled(grown, tmp_path / "more", [])  # mends it with its layout kept
     tokens = ActivationStore(tmp_path / "more").commits[1].tokens
     assert counts.forward_tokens == tokens
@@ -167,9 +167,9 @@ def test_damaged_rows_are_not_taken(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    stores.flip(store / "acts/L2/c/1/0")
+    stores.flip(store / "acts/L2/c.1.0")
     counts = filled(rows, tmp_path / "again", [store])
-    assert "acts/L2/c/1/0 is not as it was" in caplog.text
+    assert "acts/L2/c.1.0 is not as it was" in caplog.text
     assert counts.forward_tokens == ActivationStore(whole).commits[1].tokens
     assert same_rows(tmp_path / "again", whole, (0, 2))
 

@@ -75,8 +75,8 @@ def test_a_flipped_byte_is_found_by_reading_all(
     root: ArtifactRoot, tables: Path, model: ModelFiles
 ) -> None:
     made = commit(root, 1, tables, model)
-    stores.flip(made.data / "acts/L2/c/0/0")
-    assert made.damaged_files() == ["acts/L2/c/0/0"]
+    stores.flip(made.data / "acts/L2/c.0.0")
+    assert made.damaged_files() == ["acts/L2/c.0.0"]
 
 
 def test_another_whole_store_of_the_same_sizes_is_noticed_before_it_is_read(
