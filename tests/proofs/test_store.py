@@ -83,7 +83,7 @@ def test_corruptions(
         harm = stores.corrupt(store, draw)
         findings = verify(store).damaged
         assert harm.files <= {finding.file for finding in findings}, harm
-        assert harm.shards == {f.shard for f in findings if f.array is not None}, harm
+        assert harm.shards == {f.shard for f in findings if f.array} - {None}, harm
         counted.tokens = 0
         stores.fill(rows, store, model)
         assert counted.tokens == stores.tokens_of(whole, harm.to_compute), harm
