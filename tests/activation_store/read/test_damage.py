@@ -183,7 +183,7 @@ def test_a_file_of_no_shard_is_a_finding(store: Path) -> None:
     assert verify(store).damaged == (DamagedFile(file="acts/L0/c.99.0", fault="extra"),)
 
 
-def test_every_flipped_byte_of_a_shard_file_is_found(store: Path) -> None:
+def test_every_flipped_byte_of_an_array_file_is_found(store: Path) -> None:
     path = store / "segments" / "c.0"
     whole = path.read_bytes()
     for i in range(0, len(whole), 23):
